@@ -1,0 +1,1 @@
+"""Write side of the Custody Ledger: what happened to customers' records, provably."""

@@ -1,0 +1,82 @@
+"""What an admitted event is before it has a place: drafts of entries, and who wrote them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from ledger.events.taxonomy import EventType, Writer
+from ledger.identities import Name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PART = None
+"""Stands in a draft's pieces where the index of the entry's subject goes."""
+
+Piece: TypeAlias = bytes | Name | None
+"""Bytes of an event, somebody to be replaced by a pseudonym, or `PART`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emitter:
+    """Who hands events in, and what they may hand in."""
+
+    credential: str
+    """Public identifier of the credential."""
+    by: Writer
+    """Whether a service, a person or the ledger itself writes."""
+    sources: tuple[str, ...]
+    """Prefixes that an event's source must have; the first is the default source."""
+    namespaces: tuple[str, ...]
+    """Namespaces that subjects may have; `*` allows any."""
+    types: frozenset[str]
+    """Short names of the types allowed; empty allows all that `by` may write."""
+    member: bytes = field(init=False, repr=False)
+    """The entry's `emitter` for an event that states its source (FORMAT.md 1.4)."""
+    member_with_source: bytes = field(init=False, repr=False)
+    """The entry's `emitter` for an event that leaves its source to the credential."""
+
+    def __post_init__(self) -> None:
+        parts = [f'"by":"{self.by.value}"']
+        if self.by is not Writer.LEDGER:
+            parts.append(f'"credential":"{self.credential}"')
+        object.__setattr__(self, "member", ("{" + ",".join(parts) + "}").encode())
+        parts.append(f'"source":"{self.sources[0]}"')
+        object.__setattr__(self, "member_with_source", ("{" + ",".join(parts) + "}").encode())
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Draft:
+    """One entry to be: everything but its place, its pseudonyms and its digests."""
+
+    type: EventType
+    """What happened."""
+    source: bytes
+    """Effective source."""
+    event_id: bytes
+    """The emitter's id of the event."""
+    part: int
+    """Index of this entry's subject among the event's subjects."""
+    of: int
+    """How many entries the event makes."""
+    subject: Name | None
+    """Whom it is about; None for types without a subject."""
+    pieces: list[Piece]
+    """The event's bytes, with names to be replaced by pseudonyms."""
+    sealed: list[tuple[str, bytes]]
+    """(path, value as compact JSON) of what is sealed, in the sender's order."""
+    emitter: bytes
+    """The entry's `emitter` member."""
+    incomplete: tuple[str, ...]
+    """Pointers of expected members that are missing."""
+    bound: int
+    """Most bytes the entry can have, wherever it is placed."""
+
+    def names(self) -> Iterator[Name]:
+        """Give every subject and member of staff that needs a pseudonym."""
+        if self.subject is not None:
+            yield self.subject
+        for piece in self.pieces:
+            if type(piece) is Name:
+                yield piece

@@ -1,0 +1,95 @@
+"""The one tree of errors that the ledger raises.
+
+::
+
+    LedgerError
+    ├── Refused                 the request can't be accepted as it stands
+    │   ├── Malformed           its bytes or members are wrong (400/422)
+    │   ├── TooLarge            it is past a stated limit (413/422)
+    │   ├── Unauthenticated     it bears no valid credential (401)
+    │   ├── Forbidden           it is outside the sender's rights (403)
+    │   ├── NotFound            what it names does not exist here (404)
+    │   └── Conflict            it contradicts what is recorded (409)
+    ├── Unavailable             the ledger can't record or answer now (503)
+    │   └── ReadOnly            it must not record until people have decided
+    ├── TamperDetected          evidence contradicts itself or what was pinned
+    ├── CannotVerify            something needed for a verdict is absent
+    └── Misconfigured           settings, keys or files make no sense together
+
+`TamperDetected`, `CannotVerify` and `Refused` are siblings on purpose: not being
+able to check is never the same as having checked. Messages say what, where,
+expected and actual, and never repeat a value that a person or service sent.
+"""
+
+from __future__ import annotations
+
+
+class LedgerError(Exception):
+    """Base of every error that the ledger raises on purpose."""
+
+
+class Refused(LedgerError):
+    """Say that a request can't be accepted, and where in it the reason stands."""
+
+    def __init__(self, detail: str, *, pointer: str = "", hint: str | None = None) -> None:
+        """Keep the place as a JSON pointer (RFC 6901) beside the words.
+
+        Args:
+            detail: what was expected and what was found, without any value sent.
+            pointer: JSON pointer into the request's body; "" is the whole body.
+            hint: what the sender can do about it.
+        """
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+        self.hint = hint
+
+
+class Malformed(Refused):
+    """Say that bytes or members are not what the format requires."""
+
+
+class TooLarge(Refused):
+    """Say that a stated limit was passed."""
+
+
+class Unauthenticated(Refused):
+    """Say that no valid credential came with the request."""
+
+
+class Forbidden(Refused):
+    """Say that the credential has no right to do this."""
+
+
+class NotFound(Refused):
+    """Say that what the request names does not exist in this ledger."""
+
+
+class Conflict(Refused):
+    """Say that the request contradicts what is already recorded."""
+
+
+class Unavailable(LedgerError):
+    """Say that the ledger can't record or answer at the moment."""
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+        """Keep after how many seconds another try makes sense."""
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class ReadOnly(Unavailable):
+    """Say that recording is stopped until people have decided how to go on."""
+
+
+class TamperDetected(LedgerError):
+    """Say that evidence contradicts itself or what was pinned."""
+
+
+class CannotVerify(LedgerError):
+    """Say that something needed for a verdict is absent; never a kind of success."""
+
+
+class Misconfigured(LedgerError):
+    """Say that settings, keys or files make no sense together."""

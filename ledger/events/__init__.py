@@ -1,0 +1,1 @@
+"""What may be written: the event types, their members, and the closed vocabularies."""

@@ -1,0 +1,1 @@
+"""Keys of a ledger: what signs, what finds, what wraps."""

@@ -1,0 +1,332 @@
+"""One open ledger: takes events in, answers with receipts, reads entries back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID, uuid4
+
+import msgspec
+import psycopg
+from eventsourcing.postgres import PostgresDatastore
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
+
+from ledger.admission import admit
+from ledger.drafts import Emitter
+from ledger.core.entry import FORMAT_VERSION
+from ledger.core.merkle import prove_inclusion
+from ledger.errors import LedgerError, Malformed, Misconfigured, NotFound, TooLarge, Unavailable
+from ledger.events.taxonomy import Writer
+from ledger.identities import IdentityRow, KeyRow, Wrapping, record_name, staff_name
+from ledger.keys.keyring import load_keyring
+from ledger.notary import Notary
+from ledger.recorder import LedgerRecorder
+from ledger.signing import CheckpointSigner, SignerMemory
+from ledger.submission import Recorded, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ledger.drafts import Draft
+    from ledger.config import Settings
+    from ledger.control import LedgerRow
+    from ledger.identities import Name
+    from ledger.sequencing import Placed
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Most bytes of a request's body."""
+MAX_ENTRIES = 10_000
+"""Most entries that one request may make."""
+MAX_REQUEST_ENTRY_BYTES = 64 * 1024 * 1024
+"""Most bytes of entries that one request may make."""
+MAX_PAGE = 1_000
+"""Most rows of one page."""
+
+_OPEN = re.compile(rb"[ \t\r\n]*(.)", re.DOTALL)
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class EntryRow(NamedTuple):
+    """An entry as it is kept, with its hash."""
+
+    seq: int
+    leaf: bytes
+    entry: bytes
+
+
+class Ledger:
+    """The write side of one ledger, and direct reading of its entries."""
+
+    def __init__(
+        self,
+        row: LedgerRow,
+        settings: Settings,
+        dsn: str,
+        *,
+        on_group: Callable[[int, float], None] = lambda _size, _seconds: None,
+    ) -> None:
+        """Open a ledger with its keys; `start` makes it record."""
+        self.name = row.name
+        self.origin = row.origin
+        self.schema = row.schema
+        self.keyring = load_keyring(settings.keys_dir / f"{row.name}.json")
+        if self.keyring.origin != row.origin:
+            raise Misconfigured(
+                f"key file of {row.name}: expected origin {row.origin}, "
+                f"found {self.keyring.origin}"
+            )
+        self._memory = SignerMemory(settings.memory_dir / f"{row.name}.memory")
+        self._datastore = open_datastore(dsn, row.schema)
+        self.signer = self.keyring.signer()
+        self.recorder = LedgerRecorder(
+            self._datastore, keyring=self.keyring, notary=self._notarise, on_group=on_group
+        )
+        signer = CheckpointSigner(self.keyring, self._memory)
+        self.notary = Notary(self.recorder, signer, self.signer.verifier)
+        self._wrapping = Wrapping(self.keyring)
+        self._own = Emitter(
+            credential="",
+            by=Writer.LEDGER,
+            sources=("custody",),
+            namespaces=("*",),
+            types=frozenset(),
+        )
+
+    def _notarise(self, size: int, root: bytes, settle: Callable[[str | None], None]) -> None:
+        self.notary.notarise(size, root, settle)
+
+    def start(self) -> None:
+        """Begin to record; a new ledger's first entry says that it was opened."""
+        self.notary.start()
+        if self.recorder.head is not None and self.recorder.head.seq == 0:
+            data = {
+                "origin": self.origin,
+                "keys": [self.keyring.verifier_key()],
+                "format": FORMAT_VERSION,
+            }
+            self.append_own("ledger.opened", data)
+
+    def close(self) -> None:
+        """Record what was handed in, store the newest checkpoint, let go."""
+        self.recorder.close()
+        self.notary.close()
+        self._memory.close()
+        self._datastore.close()
+
+    # -- taking events in ------------------------------------------------------
+
+    async def ingest(self, body: bytes, emitter: Emitter) -> tuple[int, bytes]:
+        """Record a request's events; give the HTTP status and the receipt as JSON.
+
+        201 where an entry was made, 200 where every event was recorded before. Nothing
+        is answered before the entries are durable; nothing is recorded if one event
+        is refused.
+
+        Raises:
+            Refused: as `admit` says; Conflict where an id was used for another event.
+            Unavailable: it could not be recorded; repeating it is safe.
+        """
+        loop = asyncio.get_running_loop()
+        admitting = self.admit_body
+        if len(body) > 65_536:
+            many, events = await asyncio.to_thread(admitting, body, emitter)
+        else:
+            many, events = admitting(body, emitter)
+        if not events:
+            return 200, b'{"receipts":[],"checkpoint":null}'
+        future: asyncio.Future[Recorded] = loop.create_future()
+        self.recorder.submit(Submission(events=events, future=future, loop=loop))
+        recorded = await future
+        return self._receipt(many, events, recorded)
+
+    def admit_body(self, body: bytes, emitter: Emitter) -> tuple[bool, list[list[Draft]]]:
+        """Check a request's body: one event, or an array of them.
+
+        Raises:
+            Refused: the first reason found, with its place.
+        """
+        if len(body) > MAX_BODY_BYTES:
+            raise TooLarge(f"expected a body of at most {MAX_BODY_BYTES} bytes")
+        start = _OPEN.match(body)
+        if start is None or start[1] != b"[":
+            return False, [admit(body, emitter, origin=self.origin.encode())]
+        try:
+            raw_events = _items(body)
+        except (msgspec.DecodeError, RecursionError):
+            from ledger.core.strict_json import check_strict  # noqa: PLC0415 - explains, rarely
+
+            check_strict(body)
+            raise Malformed("expected a JSON array of events") from None
+        if len(raw_events) > MAX_ENTRIES:
+            raise TooLarge(f"expected at most {MAX_ENTRIES} events, found {len(raw_events)}")
+        origin = self.origin.encode()
+        events = [
+            admit(bytes(raw), emitter, origin=origin, pointer=f"/{index}")
+            for index, raw in enumerate(raw_events)
+        ]
+        _check_request(events)
+        return True, events
+
+    def append_own(
+        self, type_name: str, data: dict[str, Any], *, subject: str | None = None
+    ) -> Placed:
+        """Record an event of the ledger itself and wait for it.
+
+        Raises:
+            Unavailable: it could not be recorded.
+        """
+        event: dict[str, Any] = {"id": str(uuid4()), "type": type_name}
+        if subject is not None:
+            event["subject"] = subject
+        event["data"] = data
+        raw = json.dumps(event, ensure_ascii=False).encode()
+        drafts = admit(raw, self._own, origin=self.origin.encode())
+        future: Future[Recorded] = Future()
+        self.recorder.submit(Submission(events=[drafts], future=future))
+        return future.result(timeout=60).events[0][0]
+
+    def _receipt(
+        self, many: bool, events: Sequence[Sequence[Draft]], recorded: Recorded  # noqa: FBT001
+    ) -> tuple[int, bytes]:
+        """Write the receipt (README.md, "Receipts")."""
+        receipts = []
+        fresh = False
+        for drafts, placed in zip(events, recorded.events, strict=True):
+            fresh = fresh or not placed[0].repeated
+            receipts.append(_event_receipt(drafts, placed))
+        document: dict[str, Any] = {"receipts": receipts} if many else dict(receipts[0])
+        document["checkpoint"] = recorded.checkpoint
+        if recorded.checkpoint is None:
+            document["checkpoint_pending"] = f"/v1/ledgers/{self.name}/checkpoint"
+        return 201 if fresh else 200, msgspec.json.encode(document)
+
+    # -- reading ---------------------------------------------------------------
+
+    def find_record(self, subject: str) -> UUID | None:
+        """Give the UUID of a subject's record; None for a subject never met."""
+        return self._find(record_name(subject))
+
+    def find_staff(self, name: str) -> UUID | None:
+        """Give the pseudonym of a member of staff; None for one never met."""
+        return self._find(staff_name(name))
+
+    def _find(self, name: Name) -> UUID | None:
+        lookup = self._wrapping.lookup(name)
+        query = self.recorder._sql("SELECT lookup, epoch, wrapped FROM {identities} WHERE lookup = %s")  # noqa: SLF001,E501
+        rows = self._read(query, (lookup,))
+        return self._wrapping.open_identity(IdentityRow(*rows[0])) if rows else None
+
+    def staff_names(self, pseudonyms: Sequence[UUID]) -> dict[UUID, str]:
+        """Open the names behind pseudonyms that still have one."""
+        query = self.recorder._sql("SELECT id, epoch, wrapped, name_box FROM {keys} WHERE id = ANY(%s)")  # noqa: SLF001,E501
+        rows = [KeyRow(*row) for row in self._read(query, (list(pseudonyms),))]
+        names = {row.id: self._wrapping.open_name(row) for row in rows}
+        return {pseudonym: name for pseudonym, name in names.items() if name is not None}
+
+    def entries(self, first: int, last: int, limit: int) -> list[EntryRow]:
+        """Give entries `first` to `last` by position, at most `limit`."""
+        query = self.recorder._sql(  # noqa: SLF001
+            "SELECT seq, leaf, entry FROM {entries} WHERE seq >= %s AND seq <= %s"
+            " ORDER BY seq LIMIT %s"
+        )
+        return [EntryRow(*row) for row in self._read(query, (first, last, limit))]
+
+    def stream_entries(self, stream: UUID, after_version: int, limit: int) -> list[EntryRow]:
+        """Give a stream's entries after a version, at most `limit`."""
+        query = self.recorder._sql(  # noqa: SLF001
+            "SELECT seq, leaf, entry FROM {entries} WHERE stream = %s AND version > %s"
+            " ORDER BY version LIMIT %s"
+        )
+        return [EntryRow(*row) for row in self._read(query, (stream, after_version, limit))]
+
+    def checkpoint(self) -> tuple[int, str]:
+        """Give size and note of the newest signed checkpoint.
+
+        Raises:
+            Unavailable: none was signed yet.
+        """
+        newest = self.notary.newest
+        if newest is None:
+            raise Unavailable("no checkpoint was signed yet")
+        return newest
+
+    def inclusion_proof(self, seq: int, size: int) -> list[bytes]:
+        """Give the hashes from an entry to the root of a tree of `size` (RFC 9162 2.1.3)."""
+        return prove_inclusion(seq - 1, size, self.recorder.read_tree)
+
+    def _read(self, query: Any, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            with self._datastore.get_connection() as connection:
+                cursor = connection.cursor(row_factory=tuple_row, binary=True)
+                return cursor.execute(query, params, prepare=True).fetchall()
+        except Exception as error:
+            if isinstance(error, LedgerError):
+                raise
+            raise Unavailable("the database can't be reached") from error
+
+
+def open_datastore(dsn: str, schema: str, *, pool_size: int = 4) -> PostgresDatastore:
+    """Give the library's datastore for a schema, however the DSN is written."""
+    params = conninfo_to_dict(dsn)
+    datastore = PostgresDatastore(
+        dbname=str(params.pop("dbname", "postgres")),
+        host=str(params.pop("host", "")),
+        port=str(params.pop("port", "5432")),
+        user=str(params.pop("user", "")),
+        password=str(params.pop("password", "")),
+        schema=schema,
+        pool_size=1,
+        max_overflow=pool_size - 1,
+        pre_ping=True,
+    )
+    if isinstance(datastore.pool.kwargs, dict):
+        datastore.pool.kwargs.update(params)
+    return datastore
+
+
+def _check_request(events: Sequence[Sequence[Draft]]) -> None:
+    """Refuse what is too large as a whole, and an id that stands twice."""
+    seen: dict[tuple[bytes, bytes], int] = {}
+    entries = size = 0
+    for index, drafts in enumerate(events):
+        key = (drafts[0].source, drafts[0].event_id)
+        if key in seen:
+            raise Malformed(
+                f"expected each id once in a request, found it at /{seen[key]} too",
+                pointer=f"/{index}/id",
+            )
+        seen[key] = index
+        entries += len(drafts)
+        size += len(drafts) * drafts[0].bound
+        if entries > MAX_ENTRIES or size > MAX_REQUEST_ENTRY_BYTES:
+            raise TooLarge(
+                f"expected at most {MAX_ENTRIES} entries and {MAX_REQUEST_ENTRY_BYTES} bytes of "
+                "them from a request",
+                pointer=f"/{index}",
+            )
+
+
+def _event_receipt(drafts: Sequence[Draft], placed: Sequence[Placed]) -> dict[str, Any]:
+    entries = [
+        {
+            "record": str(p.stream),
+            "seq": p.seq,
+            "leaf": p.leaf.hex(),
+            "version": p.version,
+            "recorded": p.recorded,
+        }
+        for p in placed
+    ]
+    document: dict[str, Any] = {"id": drafts[0].event_id.decode()}
+    if len(entries) == 1:
+        document.update(entries[0])
+    else:
+        document["entries"] = entries
+    document["incomplete"] = drafts[0].incomplete
+    document["repeated"] = placed[0].repeated
+    return document

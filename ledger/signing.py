@@ -1,0 +1,120 @@
+"""Sign checkpoints, and remember outside the database what was signed (FORMAT.md 5.3).
+
+The memory is what makes an old copy of the database visible: a signer never signs
+a smaller tree, nor another root for a size, than it did before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from ledger.core.checkpoint import Checkpoint, sign_checkpoint
+from ledger.errors import Misconfigured, ReadOnly
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ledger.keys.keyring import Keyring
+
+_SLOT = struct.Struct(">8sQQ32s")
+_MAGIC = b"custody0"
+_SLOT_BYTES = 512
+
+
+class Signed(NamedTuple):
+    """What a signer last put its name to."""
+
+    size: int
+    root: bytes
+
+
+class SignerMemory:
+    """A file with two slots, written in turn: a torn write leaves the other slot whole."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, making an empty one where there is none."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._turn, self.last = self._load()
+
+    def _load(self) -> tuple[int, Signed | None]:
+        found: list[tuple[int, Signed]] = []
+        written = False
+        for slot in range(2):
+            raw = os.pread(self._file, _SLOT.size + 32, slot * _SLOT_BYTES)
+            written = written or any(raw)
+            if len(raw) == _SLOT.size + 32 and _checksum(raw[: _SLOT.size]) == raw[_SLOT.size :]:
+                _, turn, size, root = _SLOT.unpack(raw[: _SLOT.size])
+                found.append((turn, Signed(size, root)))
+        if not found and written:
+            raise Misconfigured(f"signer's memory {self.path}: expected a readable slot, found none")
+        return max(found) if found else (0, None)
+
+    def store(self, signed: Signed) -> None:
+        """Make a new memory durable before its signature leaves."""
+        self._turn += 1
+        raw = _SLOT.pack(_MAGIC, self._turn, signed.size, signed.root)
+        os.pwrite(self._file, raw + _checksum(raw), (self._turn % 2) * _SLOT_BYTES)
+        os.fdatasync(self._file)
+        self.last = signed
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class CheckpointSigner:
+    """Signs one ledger's checkpoints, never inconsistently with its memory."""
+
+    def __init__(self, keyring: Keyring, memory: SignerMemory) -> None:
+        self._keyring = keyring
+        self._signer = keyring.signer()
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._newest: tuple[Signed, str] | None = None
+
+    def sign(self, size: int, root: bytes) -> str:
+        """Give the signed checkpoint of a tree.
+
+        The caller vouches that the tree extends the one signed last; size and root
+        are compared with the memory here all the same.
+
+        Raises:
+            ReadOnly: the tree is smaller than, or different from, what was signed.
+        """
+        with self._lock:
+            last = self._memory.last
+            if last is not None and (size < last.size or (size == last.size and root != last.root)):
+                raise ReadOnly(
+                    f"signer's memory: expected a tree that extends size {last.size}, "
+                    f"found size {size}",
+                    retry_after_s=300,
+                )
+            wanted = Signed(size, root)
+            if self._newest is not None and self._newest[0] == wanted:
+                return self._newest[1]
+            if last != wanted:
+                self._memory.store(wanted)
+            checkpoint = Checkpoint(origin=self._keyring.origin, size=size, root=root)
+            note = sign_checkpoint(checkpoint, [self._signer])
+            self._newest = (wanted, note)
+            return note
+
+    @property
+    def newest(self) -> tuple[Signed, str] | None:
+        """What was signed last by this process, with its note."""
+        return self._newest
+
+    @property
+    def remembered(self) -> Signed | None:
+        """What was signed last by anyone with this memory."""
+        return self._memory.last
+
+
+def _checksum(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).digest()
