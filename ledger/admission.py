@@ -74,13 +74,14 @@ def admit(raw: bytes, emitter: Emitter, *, origin: bytes, pointer: str = "") -> 
 class _Admission:
     """The walk over one event's members."""
 
-    __slots__ = ("emitter", "pieces", "present", "raw", "sealed")
+    __slots__ = ("emitter", "others", "pieces", "present", "raw", "sealed")
 
     def __init__(self, raw: bytes, emitter: Emitter) -> None:
         self.raw = raw
         self.emitter = emitter
         self.pieces: list[Piece] = [b"{"]
         self.sealed: list[tuple[str, bytes]] = []
+        self.others: list[Name] = []
         self.present: set[str] = set()
 
     def drafts(self, origin: bytes) -> list[Draft]:
@@ -112,6 +113,7 @@ class _Admission:
                 emitter=emitter,
                 incomplete=incomplete,
                 bound=bound,
+                others=self.others,
             )
             for part, subject in enumerate(subjects)
         ]
@@ -245,12 +247,12 @@ class _Admission:
             self._staff(raw, rule)
         else:
             subject = self._subject(_text(raw, rule.at), _pointer(rule.at))
-            self.pieces += (rule.prefix + b'"', subject, b'",')
+            self._name(rule.prefix + b'"', subject)
 
     def _staff(self, raw: bytes, rule: MemberRule) -> None:
         """Leave places for pseudonyms: of one person, or of each in an array."""
         if raw[:1] != b"[":
-            self.pieces += (rule.prefix + b'"', _person(_text(raw, rule.at), rule.at), b'",')
+            self._name(rule.prefix + b'"', _person(_text(raw, rule.at), rule.at))
             return
         try:
             names = _strings(raw)
@@ -258,8 +260,12 @@ class _Admission:
             raise Malformed("expected an array of strings", pointer=_pointer(rule.at)) from None
         self.pieces.append(rule.prefix + b"[")
         for index, name in enumerate(names):
-            self.pieces += (b'"', _person(name, f"{rule.at}.{index}"), b'",')
+            self._name(b'"', _person(name, f"{rule.at}.{index}"))
         _close(self.pieces, b"],")
+
+    def _name(self, before: bytes, name: Name) -> None:
+        self.pieces += (before, name, b'",')
+        self.others.append(name)
 
     def _seal(self, at: str, raw: bytes) -> None:
         if len(raw) > MAX_SEALED_BYTES:
@@ -321,9 +327,7 @@ def _type(name: object, emitter: Emitter) -> EventType:
         nearest = nearest_type(name) if len(name) <= 256 else None
         hint = f"did you mean {nearest}?" if nearest else "see GET /v1/event-types"
         raise Malformed("expected a known type", pointer="/type", hint=hint)
-    if emitter.by not in event_type.writers or (
-        emitter.types and event_type.name not in emitter.types
-    ):
+    if event_type.name not in emitter.allowed:
         raise Forbidden(f"this credential may not write {event_type.name}", pointer="/type")
     return event_type
 

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -74,13 +75,18 @@ class Credential:
         """
         if self.role != "emitter":
             raise Forbidden("this credential is for reading; events need an emitter's")
-        return Emitter(
-            credential=self.id,
-            by=Writer.SERVICE,
-            sources=self.sources,
-            namespaces=self.namespaces,
-            types=frozenset(self.types),
-        )
+        return _emitter_of(self)
+
+
+@lru_cache(maxsize=1024)
+def _emitter_of(credential: Credential) -> Emitter:
+    return Emitter(
+        credential=credential.id,
+        by=Writer.SERVICE,
+        sources=credential.sources,
+        namespaces=credential.namespaces,
+        types=frozenset(credential.types),
+    )
 
 
 class Control:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from ledger.events.taxonomy import EventType, Writer
+from ledger.events.taxonomy import TYPES, EventType, Writer
 from ledger.identities import Name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PART = None
 """Stands in a draft's pieces where the index of the entry's subject goes."""
@@ -32,12 +29,16 @@ class Emitter:
     """Namespaces that subjects may have; `*` allows any."""
     types: frozenset[str]
     """Short names of the types allowed; empty allows all that `by` may write."""
+    allowed: frozenset[str] = field(init=False, repr=False)
+    """Short names of the types that this emitter may write, all told."""
     member: bytes = field(init=False, repr=False)
     """The entry's `emitter` for an event that states its source (FORMAT.md 1.4)."""
     member_with_source: bytes = field(init=False, repr=False)
     """The entry's `emitter` for an event that leaves its source to the credential."""
 
     def __post_init__(self) -> None:
+        own = frozenset(t.name for t in TYPES.values() if self.by in t.writers)
+        object.__setattr__(self, "allowed", own & self.types if self.types else own)
         parts = [f'"by":"{self.by.value}"']
         if self.by is not Writer.LEDGER:
             parts.append(f'"credential":"{self.credential}"')
@@ -72,11 +73,5 @@ class Draft:
     """Pointers of expected members that are missing."""
     bound: int
     """Most bytes the entry can have, wherever it is placed."""
-
-    def names(self) -> Iterator[Name]:
-        """Give every subject and member of staff that needs a pseudonym."""
-        if self.subject is not None:
-            yield self.subject
-        for piece in self.pieces:
-            if type(piece) is Name:
-                yield piece
+    others: list[Name]
+    """Everybody else named in the pieces: staff, and records that this one is linked to."""

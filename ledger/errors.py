@@ -4,7 +4,8 @@
 
     LedgerError
     ├── Refused                 the request can't be accepted as it stands
-    │   ├── Malformed           its bytes or members are wrong (400/422)
+    │   ├── Malformed           its members are not what is required (422)
+    │   │   └── NotJson         its bytes are not strict JSON (400)
     │   ├── TooLarge            it is past a stated limit (413/422)
     │   ├── Unauthenticated     it bears no valid credential (401)
     │   ├── Forbidden           it is outside the sender's rights (403)
@@ -47,6 +48,10 @@ class Refused(LedgerError):
 
 class Malformed(Refused):
     """Say that bytes or members are not what the format requires."""
+
+
+class NotJson(Malformed):
+    """Say that bytes are not strict JSON: two readers could read them differently."""
 
 
 class TooLarge(Refused):

@@ -68,7 +68,8 @@ class LogReader(PostgresApplicationRecorder):
     def create_table(self) -> None:
         """Leave tables to the numbered migrations."""
 
-    def _sql(self, text: str) -> Composed:
+    def sql(self, text: str) -> Composed:
+        """Give a query with `{table}` replaced by the table's full name."""
         names = {
             name: Identifier(self.datastore.schema, name)
             for name in (
@@ -96,7 +97,7 @@ class LogReader(PostgresApplicationRecorder):
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
         """Give a stream's events by version."""
-        statement = self._sql(
+        statement = self.sql(
             "SELECT version, topic, entry FROM {entries} WHERE stream = %s"
             " AND version > %s AND version <= %s ORDER BY version"
         )
@@ -121,7 +122,7 @@ class LogReader(PostgresApplicationRecorder):
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
         """Give entries by position, optionally of some topics only."""
-        statement = self._sql(
+        statement = self.sql(
             "SELECT seq, stream, version, topic, entry FROM {entries}"
             " WHERE seq >= %s AND seq <= %s"
         )
@@ -145,7 +146,7 @@ class LogReader(PostgresApplicationRecorder):
         """Give the head's position; None while the log is empty."""
         with self.datastore.get_connection() as conn:
             cursor = conn.cursor(row_factory=tuple_row)
-            row = cursor.execute(self._sql("SELECT max(seq) FROM {entries}")).fetchone()
+            row = cursor.execute(self.sql("SELECT max(seq) FROM {entries}")).fetchone()
         return None if row is None else row[0]
 
     def _state(self, entry: bytes, topic: str) -> bytes:

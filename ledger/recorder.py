@@ -304,7 +304,7 @@ class LedgerRecorder(LogReader):
     def _landed(
         self, connection: psycopg.Connection[Any], unanswered: list[_Attempt]
     ) -> _Attempt | None:
-        query = self._sql("SELECT leaf FROM {entries} WHERE seq = %b")
+        query = self.sql("SELECT leaf FROM {entries} WHERE seq = %b")
         for attempt in unanswered:
             head = attempt.group.head
             row = connection.execute(query, (head.seq,)).fetchone()
@@ -346,15 +346,13 @@ class LedgerRecorder(LogReader):
                 submission.keys = [accept_key(self._accept_key, d[0]) for d in submission.events]
         keys = [key for submission in submissions for key in submission.keys]
         known = self.known.identities
-        identities: dict[Name, Identity] = {}
-        lookups: dict[bytes, Name] = {}
+        names: set[Name] = set()
         for submission in submissions:
-            for name in submission.names():
-                identity = known.get(name)
-                if identity is not None:
-                    identities[name] = identity
-                elif name not in identities:
-                    lookups[self._wrapping.lookup(name)] = name
+            for drafts in submission.events:
+                names.update(drafts[0].others)
+                names.update([draft.subject for draft in drafts if draft.subject is not None])
+        identities = {name: known[name] for name in names if name in known}
+        lookups = {self._wrapping.lookup(name): name for name in names if name not in known}
         accepted, rows = self._find_rows(connection, keys, list(lookups))
         streams = self._streams_of(submissions, identities)
         found = _Found(accepted=accepted, identities=identities, keys={}, heads={})
@@ -366,7 +364,7 @@ class LedgerRecorder(LogReader):
     ) -> tuple[dict[bytes, int], list[IdentityRow]]:
         if not keys and not lookups:
             return {}, []
-        query = self._sql(
+        query = self.sql(
             "SELECT key, seq, NULL FROM {accepted} WHERE key = ANY(%b::bytea[])"
             " UNION ALL SELECT lookup, epoch, wrapped FROM {identities}"
             " WHERE lookup = ANY(%b::bytea[])"
@@ -419,7 +417,7 @@ class LedgerRecorder(LogReader):
         missing = [s for s in (*streams, *ids.values()) if s not in found.heads]
         if not missing:
             return
-        query = self._sql(
+        query = self.sql(
             "SELECT id, NULL, NULL, epoch, wrapped, name_box FROM {keys} WHERE id = ANY(%b)"
             " UNION ALL SELECT stream, version, leaf, NULL, NULL, NULL FROM {stream_heads}"
             " WHERE stream = ANY(%b)"
@@ -451,7 +449,7 @@ class LedgerRecorder(LogReader):
             for key, drafts in zip(submission.keys, submission.events, strict=True)
             if key in accepted
         }
-        query = self._sql(
+        query = self.sql(
             "SELECT seq, stream, version, leaf, entry FROM {entries} WHERE seq = ANY(%b)"
         )
         seqs = sorted({seq for span in wanted.values() for seq in span})
@@ -500,7 +498,7 @@ class LedgerRecorder(LogReader):
         """Give the writing statement with the optional inserts that a group needs."""
         if used not in self._statements:
             chosen = "".join(text for text, use in zip(_OPTIONAL_INSERTS, used, strict=True) if use)
-            self._statements[used] = self._sql(_MOVE_AND_INSERT % chosen)
+            self._statements[used] = self.sql(_MOVE_AND_INSERT % chosen)
         return self._statements[used]
 
     # -- connection ------------------------------------------------------------
@@ -560,11 +558,11 @@ class LedgerRecorder(LogReader):
             )
             bounds = (first, first + count, level)
         cursor = connection.cursor(binary=True)
-        return [row[0] for row in cursor.execute(self._sql(query), bounds, prepare=True)]
+        return [row[0] for row in cursor.execute(self.sql(query), bounds, prepare=True)]
 
     def _catch_up(self, connection: psycopg.Connection[Any]) -> None:
         """Follow the head to where other writers have moved it."""
-        row = connection.execute(self._sql("SELECT seq, leaf, recorded FROM {head}")).fetchone()
+        row = connection.execute(self.sql("SELECT seq, leaf, recorded FROM {head}")).fetchone()
         if row is None:
             raise self._stop("the head's row is missing")
         head = Head(*row)
@@ -578,7 +576,7 @@ class LedgerRecorder(LogReader):
         self._current = True
 
     def _follow(self, connection: psycopg.Connection[Any], seen: Head, head: Head) -> None:
-        query = self._sql(
+        query = self.sql(
             "SELECT seq, stream, version, leaf FROM {entries}"
             " WHERE seq >= %s AND seq <= %s ORDER BY seq"
         )
@@ -645,7 +643,7 @@ class _GroupBuilder:
             raise _other()
         placed = []
         for draft, (seq, stream_id, version, leaf, entry) in zip(drafts, rows, strict=True):
-            if not all(name in self.found.identities for name in draft.names()):
+            if not self._all_known(draft):
                 raise _other()
             stream = self._stream(draft)
             if stream.id != stream_id or not same_as_recorded(
@@ -664,14 +662,25 @@ class _GroupBuilder:
 
     def _draft(self, draft: Draft) -> Placed:
         identities = self.found.identities
-        for name in draft.names():
+        if draft.subject is not None and draft.subject not in identities:
+            self._introduce(draft.subject)
+        for name in draft.others:
             if name not in identities:
-                identity, row, key_row = self.wrapping.new(name)
-                identities[name] = self.group.new_identities[name] = identity
-                self.group.identity_rows.append(row)
-                self.group.key_rows.append(key_row)
-                self.group.heads[identity.id] = (0, None)
+                self._introduce(name)
         return self.group.place_draft(draft, identities, self._stream(draft))
+
+    def _introduce(self, name: Name) -> None:
+        identity, row, key_row = self.wrapping.new(name)
+        self.found.identities[name] = self.group.new_identities[name] = identity
+        self.group.identity_rows.append(row)
+        self.group.key_rows.append(key_row)
+        self.group.heads[identity.id] = (0, None)
+
+    def _all_known(self, draft: Draft) -> bool:
+        known = self.found.identities
+        return (draft.subject is None or draft.subject in known) and all(
+            name in known for name in draft.others
+        )
 
     def _stream(self, draft: Draft) -> Identity:
         if draft.subject is not None:

@@ -10,6 +10,7 @@ import hmac
 import json
 import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
@@ -193,7 +194,10 @@ def same_as_recorded(
     return hmac.compare_digest(tail_of(entry), b',"sealed":{%b},"event":%b}' % (sealed, event))
 
 
+_prefixed = lru_cache(maxsize=1024)(length_prefixed)
+
+
 def accept_key(key: bytes, draft: Draft) -> bytes:
     """Give the 16 bytes by which an event is known for ever (FORMAT.md 4.8)."""
-    message = length_prefixed(draft.source) + length_prefixed(draft.event_id)
+    message = _prefixed(draft.source) + length_prefixed(draft.event_id)
     return hmac.digest(key, message, "sha256")[:16]

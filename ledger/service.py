@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from ledger.admission import admit
+from ledger.anchors import Anchoring, FileSink
 from ledger.drafts import Emitter
 from ledger.core.entry import FORMAT_VERSION
 from ledger.core.merkle import prove_inclusion
@@ -70,7 +71,7 @@ class Ledger:
         *,
         on_group: Callable[[int, float], None] = lambda _size, _seconds: None,
     ) -> None:
-        """Open a ledger with its keys; `start` makes it record."""
+        # `start` makes it record
         self.name = row.name
         self.origin = row.origin
         self.schema = row.schema
@@ -88,6 +89,8 @@ class Ledger:
         )
         signer = CheckpointSigner(self.keyring, self._memory)
         self.notary = Notary(self.recorder, signer, self.signer.verifier)
+        sink = FileSink(settings.anchor_dir / row.name)
+        self.anchoring = Anchoring(self, sink, settings.anchor_interval_s)
         self._wrapping = Wrapping(self.keyring)
         self._own = Emitter(
             credential="",
@@ -110,9 +113,11 @@ class Ledger:
                 "format": FORMAT_VERSION,
             }
             self.append_own("ledger.opened", data)
+        self.anchoring.start()
 
     def close(self) -> None:
         """Record what was handed in, store the newest checkpoint, let go."""
+        self.anchoring.close()
         self.recorder.close()
         self.notary.close()
         self._memory.close()
@@ -217,20 +222,24 @@ class Ledger:
 
     def _find(self, name: Name) -> UUID | None:
         lookup = self._wrapping.lookup(name)
-        query = self.recorder._sql("SELECT lookup, epoch, wrapped FROM {identities} WHERE lookup = %s")  # noqa: SLF001,E501
+        query = self.recorder.sql(
+            "SELECT lookup, epoch, wrapped FROM {identities} WHERE lookup = %s"
+        )
         rows = self._read(query, (lookup,))
         return self._wrapping.open_identity(IdentityRow(*rows[0])) if rows else None
 
     def staff_names(self, pseudonyms: Sequence[UUID]) -> dict[UUID, str]:
         """Open the names behind pseudonyms that still have one."""
-        query = self.recorder._sql("SELECT id, epoch, wrapped, name_box FROM {keys} WHERE id = ANY(%s)")  # noqa: SLF001,E501
+        query = self.recorder.sql(
+            "SELECT id, epoch, wrapped, name_box FROM {keys} WHERE id = ANY(%s)"
+        )
         rows = [KeyRow(*row) for row in self._read(query, (list(pseudonyms),))]
         names = {row.id: self._wrapping.open_name(row) for row in rows}
         return {pseudonym: name for pseudonym, name in names.items() if name is not None}
 
     def entries(self, first: int, last: int, limit: int) -> list[EntryRow]:
         """Give entries `first` to `last` by position, at most `limit`."""
-        query = self.recorder._sql(  # noqa: SLF001
+        query = self.recorder.sql(
             "SELECT seq, leaf, entry FROM {entries} WHERE seq >= %s AND seq <= %s"
             " ORDER BY seq LIMIT %s"
         )
@@ -238,7 +247,7 @@ class Ledger:
 
     def stream_entries(self, stream: UUID, after_version: int, limit: int) -> list[EntryRow]:
         """Give a stream's entries after a version, at most `limit`."""
-        query = self.recorder._sql(  # noqa: SLF001
+        query = self.recorder.sql(
             "SELECT seq, leaf, entry FROM {entries} WHERE stream = %s AND version > %s"
             " ORDER BY version LIMIT %s"
         )
@@ -254,6 +263,13 @@ class Ledger:
         if newest is None:
             raise Unavailable("no checkpoint was signed yet")
         return newest
+
+    def has_news(self, since: int, apart_from: Sequence[str]) -> bool:
+        """Tell whether an entry after `since` has another topic than those given."""
+        query = self.recorder.sql(
+            "SELECT 1 FROM {entries} WHERE seq > %s AND topic <> ALL(%s) LIMIT 1"
+        )
+        return bool(self._read(query, (since, list(apart_from))))
 
     def inclusion_proof(self, seq: int, size: int) -> list[bytes]:
         """Give the hashes from an entry to the root of a tree of `size` (RFC 9162 2.1.3)."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from eventsourcing.persistence import StoredEvent
 
     from ledger.drafts import Draft
-    from ledger.identities import Name
     from ledger.sequencing import Placed
 
 
@@ -50,12 +49,6 @@ class Submission:
     def size(self) -> int:
         """How many entries this makes at most."""
         return sum(map(len, self.events)) + len(self.stored)
-
-    def names(self) -> Iterator[Name]:
-        """Give everybody whose pseudonym this needs."""
-        for drafts in self.events:
-            for draft in drafts:
-                yield from draft.names()
 
 
 def deliver(submissions: Iterable[Submission]) -> None:

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from ledger.errors import Malformed
+from ledger.errors import NotJson
 
 MAX_DEPTH = 32
 """Levels of nesting that an event may have, itself the first."""
@@ -30,13 +30,13 @@ def check_strict(raw: bytes) -> Any:
     Numbers are given as the strings of their tokens, so that none is too big.
 
     Raises:
-        Malformed: bad UTF-8, bad syntax, a name twice in an object, U+0000, a lone
+        NotJson: bad UTF-8, bad syntax, a name twice in an object, U+0000, a lone
             surrogate, NaN or Infinity, or more than `MAX_DEPTH` levels.
     """
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise Malformed(f"expected UTF-8, found another byte at offset {error.start}") from None
+        raise NotJson(f"expected UTF-8, found another byte at offset {error.start}") from None
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -90,7 +90,7 @@ def _depth(raw: bytes) -> int:
     return depth
 
 
-def _explain(text: str) -> Malformed:
+def _explain(text: str) -> NotJson:
     """Find the first thing that is wrong, by the grammar of RFC 8259, and its place."""
     return _Explainer(text).run()
 
@@ -103,19 +103,19 @@ class _Explainer:
         self.offset = 0
         self.path: list[str] = []
 
-    def run(self) -> Malformed:
+    def run(self) -> NotJson:
         try:
             self._value(1)
             if self._peek() is not None:
                 raise self._error("expected the end after the value")  # noqa: TRY301
-        except Malformed as error:
+        except NotJson as error:
             return error
         return self._error("expected strict JSON")
 
-    def _error(self, detail: str) -> Malformed:
+    def _error(self, detail: str) -> NotJson:
         escaped = (part.replace("~", "~0").replace("/", "~1") for part in self.path)
         pointer = "".join("/" + part for part in escaped)
-        return Malformed(f"{detail} (offset {self.offset})", pointer=pointer)
+        return NotJson(f"{detail} (offset {self.offset})", pointer=pointer)
 
     def _peek(self) -> tuple[int, str] | None:
         while self.offset < len(self.text):

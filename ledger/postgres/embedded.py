@@ -27,6 +27,7 @@ from ledger.postgres.home import (
     OWNER_ROLE,
     Home,
     admit_server,
+    is_taken,
     make_socket_dir,
     open_log,
     remove_socket_dir,
@@ -35,7 +36,7 @@ from ledger.postgres.home import (
 )
 from ledger.postgres.initialise import has_cluster, make_cluster
 from ledger.postgres.private_copy import binaries_for
-from ledger.postgres.processes import end_orphans, kill_processes_in
+from ledger.postgres.processes import end_orphans, is_alive, kill_processes_in
 from ledger.postgres.server_process import LastingProcess, Launcher
 from ledger.postgres.server_user import choose_server_user
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
+
+SOCKET_LINE = 4
+"""Index of the line of `postmaster.pid` that holds the socket's directory."""
 
 READY_LINE = 7
 """Index of the line of `postmaster.pid` that holds the server's status."""
@@ -168,6 +172,28 @@ class EmbeddedPostgres:
             self.kill()
             raise
 
+    def find_running(self) -> str | None:
+        """Return the connection string of the server that another process runs in this home.
+
+        Waits for one that is starting; None if no process supervises the home. It ends with
+        the process that runs it.
+
+        Raises:
+            Unavailable: it was not ready in time.
+        """
+        end_s = time.monotonic() + self._start_timeout_s
+        while is_taken(self._home):
+            lines = self._status_lines()
+            if lines and lines[READY_LINE].strip() == "ready" and is_alive(int(lines[0])):
+                return make_conninfo(host=lines[SOCKET_LINE], user=OWNER_ROLE, dbname=self._dbname)
+            if time.monotonic() > end_s:
+                raise Unavailable(
+                    "the embedded database, which another process runs, was not ready after "
+                    f"{self._start_timeout_s:.0f} s"
+                )
+            time.sleep(0.05)
+        return None
+
     def stop(self) -> None:
         """Stop the server in order and unlock the home; does nothing if it isn't running.
 
@@ -247,14 +273,18 @@ class EmbeddedPostgres:
             time.sleep(0.005)
 
     def _is_ready(self) -> bool:
+        lines = self._status_lines()
+        written = bool(lines) and lines[0] == str(self.pid)
+        return written and lines[READY_LINE].strip() == "ready"
+
+    def _status_lines(self) -> list[str]:
         try:
             text = (self._home.data_dir / "postmaster.pid").read_text(encoding="utf-8")
         except OSError:
-            return False
+            return []
         lines = text.splitlines()
         # The last line is written in place, so it can be read in part.
-        written = len(lines) > READY_LINE and lines[0] == str(self.pid)
-        return written and lines[READY_LINE].strip() == "ready"
+        return lines if len(lines) > READY_LINE else []
 
     def _release(self) -> None:
         if self._process is not None:

@@ -25,6 +25,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from ledger.postgres.server_user import ServerUser
 
+BRIEF_TRIES = 5
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 OWNER_ROLE = "ledger_owner"
 ROLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -106,7 +108,7 @@ def take_home(root: Path) -> tuple[Home, int]:
             f"found {root} ({error.strerror})"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_alone(lock)
     except OSError as error:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
@@ -117,6 +119,31 @@ def take_home(root: Path) -> tuple[Home, int]:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
     return home, lock
+
+
+def is_taken(home: Home) -> bool:
+    """Say whether another process supervises this home.
+
+    Raises:
+        Misconfigured: the lock can't be asked for.
+    """
+    try:
+        lock = os.open(home.lock_file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise Misconfigured(
+            f"home of the database: expected a directory that uid {os.geteuid()} can write to, "
+            f"found {home.root} ({error.strerror})"
+        ) from error
+    try:
+        # Shared, so that two who ask at once don't take each other for a supervisor.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def admit_server(home: Home, user: ServerUser) -> None:
@@ -208,6 +235,15 @@ def _check_is_home(home: Home) -> None:
             f"home of the database: expected an empty directory, one that a ledger has used or "
             f"one with a restored `data`, found {home.root} with {min(strangers)!r} in it"
         )
+
+
+def _lock_alone(lock: int) -> None:
+    # Whoever asks `is_taken` holds the lock for a moment, which must not count as supervising.
+    for _ in range(BRIEF_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.01)
+    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _open_own(path: Path, flags: int) -> int:

@@ -40,6 +40,17 @@ def processes_in(directory: Path) -> set[int]:
     return found
 
 
+def is_alive(pid: int) -> bool:
+    """Say whether a process of this number exists, whosoever it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def kill_processes_in(directory: Path, *, timeout_s: float = 10.0) -> None:
     """Send SIGKILL to every PostgreSQL process in `directory` until none is left.
 

@@ -120,7 +120,7 @@ def test_a_migration_waits_for_one_under_way_and_then_sees_it(dsn: str, director
             ).fetchone()
             waited = waited or row != (0,)
     assert waited, "expected one caller to wait for the other"
-    assert sorted(sum(results, [])) == [1, 2, 3]
+    assert sorted(number for numbers in results for number in numbers) == [1, 2, 3]
 
 
 def test_a_changed_migration_is_refused(dsn: str, directory: Path):
@@ -277,7 +277,7 @@ def test_other_files_are_passed_over_and_an_absent_directory_is_not(tmp_path: Pa
 
 
 def test_the_names_of_every_migration_that_is_shipped_are_sound():
-    shipped = [path for path in (Path(ledger.postgres.__file__).parent / "sql").iterdir()]
+    shipped = (Path(ledger.postgres.__file__).parent / "sql").iterdir()
     for directory in shipped:
         if directory.is_dir():
             assert read_migrations(directory)
