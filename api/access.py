@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 import psycopg
 from fastapi import Depends, Request
 
+from ledger.control import Credential
 from ledger.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from api.service import OpenLedger, Service
-    from ledger.control import Control, Credential
+    from ledger.control import Control
 
 MAX_ASKING = 4
 """Questions about keys that the database gets at the same time."""
@@ -128,6 +129,6 @@ async def enter_as_reader(request: Request) -> Access:
     return access
 
 
-AnyCredential = Annotated["Credential", Depends(any_credential)]
+AnyCredential = Annotated[Credential, Depends(any_credential)]
 Member = Annotated[Access, Depends(enter)]
 Reader = Annotated[Access, Depends(enter_as_reader)]

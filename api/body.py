@@ -55,7 +55,9 @@ def _check_media_type(value: bytes) -> None:
     media_type, _, parameters = value.decode("latin-1").lower().partition(";")
     charset = parameters.replace(" ", "").replace('"', "")
     if media_type.strip() != "application/json" or charset not in {"", "charset=utf-8"}:
-        raise HTTPException(415, "expected application/json in UTF-8", {"Accept": "application/json"})
+        raise HTTPException(
+            415, "expected application/json in UTF-8", {"Accept": "application/json"}
+        )
 
 
 async def first_piece(request: Request, limit_bytes: int) -> Piece:
@@ -81,9 +83,7 @@ class Bodies:
         self.held_bytes = 0
 
     @asynccontextmanager
-    async def whole(
-        self, request: Request, first: Piece, limit_bytes: int
-    ) -> AsyncIterator[bytes]:
+    async def whole(self, request: Request, first: Piece, limit_bytes: int) -> AsyncIterator[bytes]:
         """Read the rest; the bytes count as held until the caller is done with them.
 
         Raises:

@@ -18,12 +18,28 @@ _Reading = tuple[str, str, "Callable[[OpenLedger], float | None]"]
 
 _OF_LEDGERS: Sequence[_Reading] = (
     ("custody_head_seq", "Number of the newest entry", lambda o: o.head_seq),
-    ("custody_checkpoint_size", "Entries that the newest checkpoint covers", lambda o: o.signed_size),
-    ("custody_checkpoint_age_seconds", "Since the newest checkpoint was seen", lambda o: o.signed_age_s),
-    ("custody_queue_entries", "Entries that wait for the writer", lambda o: o.ledger.recorder.queued),
+    (
+        "custody_checkpoint_size",
+        "Entries that the newest checkpoint covers",
+        lambda o: o.signed_size,
+    ),
+    (
+        "custody_checkpoint_age_seconds",
+        "Since the newest checkpoint was seen",
+        lambda o: o.signed_age_s,
+    ),
+    (
+        "custody_queue_entries",
+        "Entries that wait for the writer",
+        lambda o: o.ledger.recorder.queued,
+    ),
     ("custody_recording", "1 while the ledger records", lambda o: float(o.records)),
     ("custody_signing", "1 while this process signs", lambda o: float(o.ledger.notary.signs)),
-    ("custody_anchoring_failed", "1 while no anchor can be written", lambda o: float(o.ledger.anchoring.failed)),
+    (
+        "custody_anchoring_failed",
+        "1 while no anchor can be written",
+        lambda o: float(o.ledger.anchoring.failed),
+    ),
 )
 
 

@@ -105,8 +105,13 @@ class Metrics:
 
         return measured
 
-    def count_receipt(self, ledger: str, source: str, receipt: bytes) -> None:
-        """Count what was recorded without something expected."""
+    def refuse(self, ledger: str, reason: str) -> None:
+        """Count a request with events that was refused."""
+        self.refused.labels(ledger, reason).inc()
+
+    def recorded(self, ledger: str, source: str, receipt: bytes, duration_s: float) -> None:
+        """Measure a request with events, and count what lacked something expected."""
+        self.append_seconds.labels(ledger).observe(duration_s)
         read = _read_receipt(receipt)
         events = read.receipts or [read]
         count = sum(bool(event.incomplete) and not event.repeated for event in events)
@@ -122,7 +127,7 @@ class Metrics:
         """Write everything, or only what is about one ledger."""
         if ledger is None:
             return generate_latest(self.registry)
-        return generate_latest(_OfLedger(self.registry, ledger))  # type: ignore[arg-type]
+        return generate_latest(_OfLedger(self.registry, ledger))
 
 
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"})

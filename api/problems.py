@@ -54,6 +54,7 @@ class Problem(NamedTuple):
 
 
 INTERNAL: Final = Problem("internal", 500, "The service failed")
+BAD_REQUEST: Final = Problem("bad-request", 400, "The request can't be read")
 UNAVAILABLE: Final = Problem("unavailable", 503, "The ledger can't record or answer now")
 
 PROBLEMS: Final[Mapping[type[BaseException], Problem]] = {
@@ -75,7 +76,7 @@ PROBLEMS: Final[Mapping[type[BaseException], Problem]] = {
 """Each error's problem; a class that isn't listed has its nearest base's."""
 
 _BY_STATUS: Final[Mapping[int, Problem]] = {
-    400: Problem("bad-request", 400, "The request can't be read"),
+    400: BAD_REQUEST,
     404: Problem("not-found", 404, "There is no such thing here"),
     405: Problem("method-not-allowed", 405, "This path has other methods"),
     406: Problem("not-acceptable", 406, "There is no such form of this"),
@@ -83,7 +84,9 @@ _BY_STATUS: Final[Mapping[int, Problem]] = {
     415: Problem("unsupported-media-type", 415, "The body has another type than expected"),
 }
 
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="custody-ledger"'}
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}|[0-9]{1,7}")
+_PLAIN_POINTER = re.compile(rf"(?:/(?:{_PLAIN_SEGMENT.pattern}))*")
 _MANY_DIGITS = re.compile(r"[0-9]{8}")
 
 
@@ -119,11 +122,10 @@ def answer(error: Exception) -> Response:
     """Give the response of an error that a route raised."""
     problem = problem_of(error)
     if isinstance(error, Refused):
-        headers = {"WWW-Authenticate": 'Bearer realm="custody-ledger"'}
         return render(
             problem,
             error.detail,
-            headers=headers if problem.status == 401 else None,
+            headers=_CHALLENGE if problem.status == 401 else None,
             pointer=safe_pointer(error.pointer) or None,
             hint=error.hint,
         )
@@ -144,9 +146,6 @@ def safe_pointer(pointer: str) -> str:
     return "/".join(map(_safe_segment, pointer.split("/")))
 
 
-_PLAIN_POINTER = re.compile(rf"(?:/(?:{_PLAIN_SEGMENT.pattern}))*")
-
-
 def _safe_segment(segment: str) -> str:
     plain = not segment or (
         _PLAIN_SEGMENT.fullmatch(segment) is not None and not _MANY_DIGITS.search(segment)
@@ -165,20 +164,28 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _answer_parameters)
 
 
-async def _answer_expected(_: Request, error: Exception) -> Response:
+async def _answer_expected(request: Request, error: Exception) -> Response:
     if problem_of(error) is INTERNAL:
         raise error
-    return answer(error)
+    return _close_if_unread(request, answer(error))
 
 
-async def _answer_framework(_: Request, error: Exception) -> Response:
+async def _answer_framework(request: Request, error: Exception) -> Response:
     """Answer what the framework or a route refuses in terms of HTTP."""
     if not isinstance(error, HTTPException):
         raise error
     problem = _BY_STATUS.get(error.status_code)
     if problem is None:
         raise error
-    return render(problem, error.detail, headers=error.headers)
+    return _close_if_unread(request, render(problem, error.detail, headers=error.headers))
+
+
+def _close_if_unread(request: Request, response: Response) -> Response:
+    """End the connection where much of a refused body could still be under way."""
+    length = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers or len(length) > 5:
+        response.headers["Connection"] = "close"
+    return response
 
 
 async def _answer_parameters(_: Request, error: Exception) -> Response:

@@ -194,10 +194,16 @@ class _Admission:
         mark = len(out)
         out.append(within.opening)
         rules = within.rules
+        present = self.present
         for key, value in _members(raw).items():
             rule = rules.get(key)
             if type(rule) is MemberRule:
-                self._member(bytes(value), rule)
+                present.add(rule.path)
+                member = bytes(value)
+                if rule.storage == "clear" and rule.accepts(member):
+                    out.append(b"%b%b," % (rule.prefix, member))
+                else:
+                    self._member(member, rule)
             elif rule is None:
                 self._seal(f"{within.at}.{_segment(key)}", bytes(value))
             else:
@@ -234,13 +240,12 @@ class _Admission:
             _close(out, b"],")
 
     def _member(self, raw: bytes, rule: MemberRule) -> None:
-        self.present.add(rule.path)
         if not rule.accepts(raw):
             problem = rule.kind.check(raw)
             if problem:
                 raise Malformed(problem, pointer=_pointer(rule.at))
         if rule.storage == "clear":
-            self.pieces += (rule.prefix, raw, b",")
+            self.pieces.append(b"%b%b," % (rule.prefix, raw))
         elif rule.storage == "sealed":
             self._seal(rule.at, raw)
         elif rule.storage == "staff":

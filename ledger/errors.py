@@ -15,6 +15,7 @@
     │   └── ReadOnly            it must not record until people have decided
     ├── TamperDetected          evidence contradicts itself or what was pinned
     ├── CannotVerify            something needed for a verdict is absent
+    ├── ProjectionStopped       a view met an entry that it can't fold
     └── Misconfigured           settings, keys or files make no sense together
 
 `TamperDetected`, `CannotVerify` and `Refused` are siblings on purpose: not being
@@ -98,3 +99,20 @@ class CannotVerify(LedgerError):
 
 class Misconfigured(LedgerError):
     """Say that settings, keys or files make no sense together."""
+
+
+class ProjectionStopped(LedgerError):
+    """Say which view met an entry that it can't fold, where, and why; it skips nothing."""
+
+    def __init__(self, view: str, seq: int, reason: str) -> None:
+        """Keep the parts for `/readyz` and metrics.
+
+        Args:
+            view: the view's name.
+            seq: position of the entry.
+            reason: class of the error and words without any value.
+        """
+        super().__init__(f"view {view} stopped at entry {seq}: {reason}")
+        self.view = view
+        self.seq = seq
+        self.reason = reason

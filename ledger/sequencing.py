@@ -24,7 +24,7 @@ from ledger.core.disclosure import (
     length_prefixed,
     seal_box,
 )
-from ledger.core.entry import Place, build_entry, tail_of, wrap_state
+from ledger.core.entry import build_entry, tail_of, wrap_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,17 +123,19 @@ class Group:
     ) -> Placed:
         seq = self.seq + 1
         prev = self.leaves[-1] if self.leaves else self.after.leaf
-        place = Place(
+        emitter, sealed, event = parts
+        entry = build_entry(
+            origin=self.origin,
             seq=seq,
             prev=prev.hex().encode(),
             recorded=self.recorded.encode(),
             stream=stream.text,
+            kind=kind,
             version=version,
             stream_prev=before,
-        )
-        emitter, sealed, event = parts
-        entry = build_entry(
-            origin=self.origin, kind=kind, place=place, emitter=emitter, sealed=sealed, event=event
+            emitter=emitter,
+            sealed=sealed,
+            event=event,
         )
         leaf = sha256(b"\0" + entry).digest()
         self.streams.append(stream.id)

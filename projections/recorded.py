@@ -87,7 +87,7 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def took_place(self) -> bool:
         """Whether what the event names was done, not only tried (`outcome`)."""
-        return self.data.get("outcome", "success") == "success"
+        return bool(self.data.get("outcome", "success") == "success")
 
     @property
     def backfill(self) -> bool:

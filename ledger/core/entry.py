@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NewType
 from uuid import UUID, uuid5
 
@@ -33,38 +32,44 @@ _OVERHEAD = len(_TEMPLATE) + 2 * 19 + 2 * 66 + 27 + 36 + 9
 """Most that the ledger's own members add, beside origin, emitter, sealed and event."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where an entry stands: its number, its time and what stood before it."""
-
-    seq: int
-    """Position in the log."""
-    prev: bytes
-    """Hex leaf hash of the entry before."""
-    recorded: bytes
-    """UTC time as `YYYY-MM-DDTHH:MM:SS.ffffffZ`."""
-    stream: bytes
-    """The stream's UUID as text."""
-    version: int
-    """Place in the stream."""
-    stream_prev: bytes | None
-    """Hex leaf hash of the stream's entry before; None for its first."""
-
-
 def build_entry(
-    *, origin: bytes, kind: bytes, place: Place, emitter: bytes, sealed: bytes, event: bytes
+    *,
+    origin: bytes,
+    seq: int,
+    prev: bytes,
+    recorded: bytes,
+    stream: bytes,
+    kind: bytes,
+    version: int,
+    stream_prev: bytes | None,
+    emitter: bytes,
+    sealed: bytes,
+    event: bytes,
 ) -> bytes:
-    """Join an entry's bytes; the event stands last (FORMAT.md 1.2, 1.3)."""
-    before = b"null" if place.stream_prev is None else b'"%b"' % place.stream_prev
+    """Join an entry's bytes; the event stands last (FORMAT.md 1.2, 1.3).
+
+    Args:
+        origin: the ledger's.
+        seq: position in the log.
+        prev: hex leaf hash of the entry before.
+        recorded: UTC time as `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
+        stream: the stream's UUID as text.
+        kind: `record`, `ledger` or `aggregate`.
+        version: place in the stream.
+        stream_prev: hex leaf hash of the stream's entry before; None for its first.
+        emitter: the member, an object.
+        sealed: the inside of the member.
+        event: the member, an object.
+    """
     return _TEMPLATE % (
         origin,
-        place.seq,
-        place.prev,
-        place.recorded,
-        place.stream,
+        seq,
+        prev,
+        recorded,
+        stream,
         kind,
-        place.version,
-        before,
+        version,
+        b"null" if stream_prev is None else b'"%b"' % stream_prev,
         emitter,
         sealed,
         event,

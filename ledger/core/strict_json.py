@@ -38,14 +38,24 @@ def check_strict(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise NotJson(f"expected UTF-8, found another byte at offset {error.start}") from None
     try:
-        value = _DECODER.decode(text)
-    except (ValueError, RecursionError):
-        raise _explain(text) from None
+        value, end = _DECODER.scan_once(text, 0)
+        if end != len(text):
+            value = _DECODER.decode(text)  # white space around it, or more than one value
+    except (ValueError, RecursionError, StopIteration):
+        value = _decode_slowly(text)
     if "\\u" in text and _SUSPECT_ESCAPE.search(text) and not _is_plain(value):
         raise _explain(text)
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
         raise _explain(text)
     return value
+
+
+def _decode_slowly(text: str) -> Any:
+    """Decode what the scanner did not take at its first character."""
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        raise _explain(text) from None
 
 
 def compact(raw: bytes) -> bytes:

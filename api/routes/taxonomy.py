@@ -1,0 +1,58 @@
+"""Tell developers which events there are."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+
+from api.access import AnyCredential  # noqa: TC001 - routes are built from it
+from api.answers import json_of, problems
+from ledger.events.taxonomy import Writer, describe, describe_vocabularies, types_for
+
+router = APIRouter(prefix="/v1", tags=["taxonomy"])
+
+
+@router.get(
+    "/event-types",
+    summary="The event types and their vocabularies",
+    response_class=Response,
+    responses={200: json_of("EventTypes", "Types and vocabularies."), **problems(401, 422, 503)},
+)
+async def get_event_types(
+    _: AnyCredential,
+    writer: Annotated[Writer | None, Query(alias="for", description="who writes them")] = None,
+) -> Response:
+    """Describe the types that a service, a person or the ledger may write; all by default.
+
+    For services the six that a developer needs come first.
+    """
+    return Response(_described(writer), media_type="application/json")
+
+
+@router.get(
+    "/openapi.json",
+    summary="This interface",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The OpenAPI document.",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+        **problems(401, 503),
+    },
+)
+async def get_openapi(request: Request, _: AnyCredential) -> Response:
+    """Describe every route."""
+    return Response(msgspec.json.encode(request.app.openapi()), media_type="application/json")
+
+
+@cache
+def _described(writer: Writer | None) -> bytes:
+    document = {
+        "types": describe(types_for(writer)),
+        "vocabularies": describe_vocabularies(),
+    }
+    return msgspec.json.encode(document)

@@ -1,0 +1,183 @@
+"""Read the views: what the API and the reports ask."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import datetime  # noqa: TC003 - a row's annotations are read
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID  # noqa: TC003 - a row's annotations are read
+
+import psycopg
+from eventsourcing.persistence import PersistenceError
+from eventsourcing.utils import Environment
+from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Identifier
+
+from ledger.application import LedgerFactory, LedgerLog, log_environment
+from ledger.errors import Unavailable
+from projections.catalogue import VIEWS
+from projections.views.record_states import decode_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from projections.views.record_state import RecordState
+
+MAX_PAGE = 1_000
+"""Most rows of one page."""
+
+
+class AccessRow(NamedTuple):
+    """Say who looked at a record, and why: one row of the access history."""
+
+    seq: int
+    """Position of the entry that the row rests on."""
+    leaf: bytes
+    """Leaf hash of that entry, 32 bytes."""
+    record: UUID | None
+    """The record."""
+    type: str
+    """`record.accessed`, `record.exported`, `record.used` or `record.shared`."""
+    time: datetime
+    """When it happened, by the emitter's clock where it was given, else `recorded`."""
+    time_given: bool
+    """Whether the emitter said when it happened."""
+    recorded: datetime
+    """When it was sequenced."""
+    actor: UUID | None
+    """Pseudonym of who did it."""
+    actor_kind: str
+    """Code of `actor_kind`; `person` where unsaid."""
+    actor_role: str | None
+    """Role in which it was done."""
+    on_behalf_of: UUID | None
+    """Pseudonym of whom it was done for."""
+    fields: list[str]
+    """Names of the fields; none for a use."""
+    activity: str | None
+    """Processing activity."""
+    purpose: str | None
+    """Code of `purpose`, where the event itself says it."""
+    legal_basis: str | None
+    """Code of `legal_basis`, where the event itself says it."""
+    outcome: str
+    """`success`, `denied` or `failed`; `success` where unsaid."""
+    source: str
+    """Effective source."""
+    reason_ref: str | None
+    """The case, ticket or order it was done for."""
+    recipient: str | None
+    """Of a share: the recipient's reference."""
+    recipient_kind: str | None
+    """Of a share: code of `recipient_kind`."""
+    masked: bool | None
+    """Whether values were masked, where the event says so."""
+    backfill: bool
+    """Whether it is history imported later."""
+    incomplete: list[str]
+    """Expected members that the event lacked."""
+    correction: str | None
+    """Code of `correction`, where a later entry declares this one wrong."""
+    corrected_seq: int | None
+    """Position of that later entry."""
+
+
+class ViewPosition(NamedTuple):
+    """Say how far a view has come."""
+
+    view: str
+    """The view's name."""
+    position: int
+    """Position of the last entry it holds; 0 before the first."""
+    lag: int
+    """How many entries of the log it doesn't hold yet."""
+
+
+class ViewReader:
+    """Reads the views of one ledger."""
+
+    def __init__(self, dsn: str, schema: str) -> None:
+        """Prepare a small pool; nothing connects before the first query."""
+        env = Environment("views", log_environment(dsn, schema))
+        self._datastore = LedgerFactory(env).datastore
+        self._tables = {
+            name: Identifier(schema, name) for name in ("head", *(f"view_{view}" for view in VIEWS))
+        }
+        self._schema = schema
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._datastore.close()
+
+    SELECT_STATE = "SELECT state::text FROM {view_record_state} WHERE record = %s"
+
+    def select_state(self, record: UUID) -> RecordState | None:
+        """Give a record's state as of the view's position; None for one it hasn't met."""
+        rows = self._select(self.SELECT_STATE, (record,))
+        return decode_state(rows[0][0]) if rows else None
+
+    SELECT_ACCESSES = (
+        "SELECT " + ", ".join(AccessRow._fields) + " FROM {view_access_history} WHERE "
+    )
+
+    def select_accesses(
+        self,
+        *,
+        record: UUID | None = None,
+        actor: UUID | None = None,
+        from_time: datetime | None = None,
+        to_time: datetime | None = None,
+        after_seq: int = 0,
+        limit: int = MAX_PAGE,
+    ) -> list[AccessRow]:
+        """Give accesses by position: the next page begins after the last row's `seq`.
+
+        Args:
+            record: only this record's.
+            actor: only this person's, by pseudonym.
+            from_time: only those that happened at this time or later.
+            to_time: only those that happened before this time.
+            after_seq: only those after this position.
+            limit: most rows, at most `MAX_PAGE`.
+        """
+        wanted = {
+            "seq > %s": after_seq,
+            "record = %s": record,
+            "actor = %s": actor,
+            "time >= %s": from_time,
+            "time < %s": to_time,
+        }
+        given = {test: value for test, value in wanted.items() if value is not None}
+        query = self.SELECT_ACCESSES + " AND ".join(given) + " ORDER BY seq LIMIT %s"
+        rows = self._select(query, [*given.values(), min(limit, MAX_PAGE)])
+        return [AccessRow(*row) for row in rows]
+
+    SELECT_POSITION = """
+SELECT coalesce(max(t.notification_id), 0), (SELECT seq FROM {head})
+FROM {tracking} t WHERE application_name = %s"""
+
+    def select_positions(self) -> list[ViewPosition]:
+        """Give how far each view has come, and how far behind the log's head that is."""
+        found = []
+        for view in VIEWS:
+            tracking = Identifier(self._schema, f"view_{view}_tracking")
+            rows = self._select(self.SELECT_POSITION, (LedgerLog.name,), tracking=tracking)
+            position, head = rows[0]
+            found.append(ViewPosition(view, position, max(head - position, 0)))
+        return found
+
+    def _select(
+        self, text: str, params: Sequence[Any], **tables: Identifier
+    ) -> list[tuple[Any, ...]]:
+        query = SQL(text).format(**self._tables, **tables)
+        with self._connection() as connection:
+            cursor = connection.cursor(row_factory=tuple_row, binary=True)
+            return cursor.execute(query, params, prepare=True).fetchall()
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+        try:
+            with self._datastore.get_connection() as connection:
+                yield connection
+        except (PersistenceError, psycopg.Error) as error:
+            raise Unavailable("the views can't be read") from error
