@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 
 from api.openapi import build_openapi
 from api.problems import install
-from api.routes import checkpoints, entries, events, health, taxonomy
+from api.routes import accesses, checkpoints, entries, events, health, records, taxonomy
 from api.service import Service
 from api.shell import Shell
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ROUTERS = (
     events.router,
     entries.router,
+    records.router,
+    accesses.router,
     checkpoints.router,
     taxonomy.router,
     health.router,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import re
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -62,3 +65,29 @@ def parse_body(model: type[Model], body: bytes) -> Model:
         if first["type"] == "value_error":
             raise Malformed(str(first["ctx"]["error"]), pointer=pointer) from None
         raise Malformed(expectation_of(first), pointer=pointer) from None
+
+
+TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+"""A date and time with a zone (RFC 3339); a bare number never means one."""
+
+
+@overload
+def parse_time(text: str, pointer: str = "") -> datetime: ...
+
+
+@overload
+def parse_time(text: str | None, pointer: str = "") -> datetime | None: ...
+
+
+def parse_time(text: str | None, pointer: str = "") -> datetime | None:
+    """Read a time with a zone.
+
+    Raises:
+        Malformed: it is not one.
+    """
+    if text is None:
+        return None
+    if re.fullmatch(TIME_PATTERN, text):
+        with suppress(ValueError):
+            return datetime.fromisoformat(text)
+    raise Malformed("expected a time such as 2026-01-31T08:00:00Z", pointer=pointer)

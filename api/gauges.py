@@ -68,7 +68,7 @@ def _views(service: Service) -> Iterator[Metric]:
     for ledger, opened in service.ledgers.items():
         head = opened.head_seq or 0
         for view in opened.views.standing():
-            lag.add_metric([ledger, view.name], max(0, head - view.position))
-            failed.add_metric([ledger, view.name], float(view.failed))
+            lag.add_metric([ledger, view.view], view.lag(head))
+            failed.add_metric([ledger, view.view], float(view.condition == "failed"))
     yield lag
     yield failed

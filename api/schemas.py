@@ -9,8 +9,9 @@ from datetime import datetime  # noqa: TC003 - schemas are built from it
 from typing import Annotated, Any, Literal
 from uuid import UUID  # noqa: TC003 - schemas are built from it
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Leaf = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="leaf hash, hex")]
 Sequence = Annotated[int, Field(ge=1, description="position in the ledger")]
 
@@ -125,6 +126,84 @@ class EntryPage(Answer):
 
     entries: list[EntryFound]
     next: int | None = Field(description="Send it as `after`; null if there is no more as yet.")
+
+
+class AsOf(Answer):
+    """What an answer rests on: a view, or the entries themselves."""
+
+    basis: Literal["view", "entries"]
+    seq: int | None = Field(default=None, description="Last position that is taken into account.")
+    lag: int | None = Field(default=None, description="Entries that the view doesn't hold yet.")
+    time: str | None = None
+
+
+class StateFound(Answer):
+    """How a record stands, or stood; members that say nothing are left out."""
+
+    as_of: AsOf
+    state: dict[str, Any]
+
+
+class AccessQuestion(Question):
+    """Which accesses are wanted; all members narrow it. People stand here, never in a URL."""
+
+    record: UUID | None = None
+    subject: str | None = Field(default=None, min_length=3, max_length=256)
+    actor: str | None = Field(default=None, min_length=1, max_length=128)
+    actor_pseudonym: UUID | None = None
+    from_: Time | None = Field(default=None, alias="from", description="Happened then or later.")
+    to: Time | None = Field(default=None, description="Happened before.")
+    after: int = Field(default=0, ge=0, le=2**63 - 1, description="`next` of the page before.")
+    limit: int = Field(default=100, ge=1, le=999)
+    names: bool = Field(default=False, description="Whether to give names of staff.")
+
+    @model_validator(mode="after")
+    def _name_each_once(self) -> AccessQuestion:
+        if self.record is not None and self.subject is not None:
+            raise ValueError("expected record or subject, found both")
+        if self.actor is not None and self.actor_pseudonym is not None:
+            raise ValueError("expected actor or actor_pseudonym, found both")
+        return self
+
+
+class AccessFound(Answer):
+    """Who looked at a record, and why; the entry at `seq` is the evidence."""
+
+    seq: Sequence
+    leaf: Leaf
+    record: UUID | None
+    type: str
+    time: datetime
+    time_given: bool
+    recorded: datetime
+    actor: UUID | None = Field(description="Pseudonym.")
+    actor_name: str | None = Field(default=None, description="Only where asked for.")
+    actor_kind: str
+    actor_role: str | None
+    on_behalf_of: UUID | None = Field(description="Pseudonym.")
+    on_behalf_of_name: str | None = Field(default=None, description="Only where asked for.")
+    fields: list[str]
+    activity: str | None
+    purpose: str | None
+    legal_basis: str | None
+    outcome: str
+    source: str
+    reason_ref: str | None
+    recipient: str | None
+    recipient_kind: str | None
+    masked: bool | None
+    backfill: bool
+    incomplete: list[str]
+    correction: str | None
+    corrected_seq: int | None
+
+
+class AccessPage(Answer):
+    """A page of accesses."""
+
+    rows: list[AccessFound]
+    next: int | None = Field(description="Send it as `after`; null if there is no more as yet.")
+    as_of: AsOf
 
 
 class EventTypes(Answer):

@@ -147,7 +147,7 @@ class Service:
                 codes.append("read-only")
             elif not opened.records:
                 codes.append("not-recording")
-            if any(view.failed for view in opened.views.standing()):
+            if any(view.condition == "failed" for view in opened.views.standing()):
                 codes.append("view-failed")
         return sorted(set(codes))
 

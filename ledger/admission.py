@@ -175,11 +175,11 @@ class _Admission:
                 if problem:
                     raise Malformed(problem, pointer="/time")
                 out.append(b'"time":%b,' % bytes(value))
-            elif name == "subjects":
+            elif name == "subjects" and bytes(value) != b"null":
                 out += (b'"part":', PART, b',"of":%d,' % len(_items(bytes(value))))
             elif name in _CONSTANTS:
                 self._constant(name, bytes(value))
-            elif name != "subject" or value == b"null":
+            elif name not in {"subject", "subjects"}:
                 self._seal(_segment(name), bytes(value))
         _close(out, b"}")
 
@@ -311,7 +311,8 @@ class _Admission:
                     f"expected at most {MAX_BOX_BYTES} bytes in an event's sealed values, "
                     f"found {boxed}"
                 )
-            digests += sum([len(name) + 49 for name, _ in self.sealed])
+            # A hidden name's `~1234` can be longer than the name it stands for.
+            digests += sum([max(len(name), 5) + 49 for name, _ in self.sealed])
         event = len(self.raw) + 64 + 36 * len(self.pieces)
         if event > _SMALL_BYTES:
             event = sum([len(p) if type(p) is bytes else 36 for p in self.pieces])
@@ -409,4 +410,6 @@ def _segment(name: str) -> str:
 
 
 def _pointer(path: str) -> str:
-    return "/" + path.replace(".", "/")
+    """Write a path as a JSON pointer, which escapes other characters (RFC 6901 section 3)."""
+    names = (part.replace("~1", ".").replace("~0", "~") for part in path.split("."))
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)

@@ -57,6 +57,8 @@ VARIABLES = {
     "LEDGER_PORT": "port the service listens on (8420)",
     "LEDGER_ANCHOR_DIR": "directory that gets a file for each anchored checkpoint (HOME/anchors)",
     "LEDGER_ANCHOR_INTERVAL_S": "least seconds between anchored checkpoints (60); 0 turns it off",
+    "LEDGER_KEY_FILE": "file with the key that `custody emit` and `custody show` send"
+    " (HOME/credentials/LEDGER.emitter and LEDGER.reader)",
 }
 """Every variable the product reads, with its meaning and default."""
 

@@ -40,6 +40,7 @@ class Office:
         self.settings = settings
         self.control = control
         self._dsn = dsn
+        self._opened: Ledger | None = None
 
     def keys_file(self, name: str) -> Path:
         """Give the place of a ledger's key file."""
@@ -63,8 +64,19 @@ class Office:
     def found(self, name: str, origin: str | None = None) -> str:
         """Make keys, schema and entry 1 of a new ledger; give its verifier key.
 
-        The key file comes first: without it nothing that follows could be used, and if it is
-        all that a crash leaves, `complete` goes on from it.
+        Raises:
+            Misconfigured: the ledger or its key file exists.
+        """
+        self.draw_keys(name, origin)
+        key = self.prepare(name)
+        with self.open(name):
+            return key  # opening writes entry 1
+
+    def draw_keys(self, name: str, origin: str | None = None) -> None:
+        """Make the key file of a new ledger.
+
+        It comes first: without it nothing that follows could be used, and if it is all that a
+        crash leaves, `prepare` goes on from it.
 
         Raises:
             Misconfigured: the ledger or its key file exists.
@@ -72,16 +84,17 @@ class Office:
         if any(row.name == name for row in self.control.ledgers()):
             raise Misconfigured(f"ledger {name}: expected none of this name")
         save_keyring(self.keys_file(name), make_keyring(origin or default_origin(name)))
-        return self.complete(name)
 
-    def complete(self, name: str) -> str:
-        """Make what is still missing of a ledger that has its key file; give its verifier key."""
+    def prepare(self, name: str) -> str:
+        """Make what is still missing of a ledger that has its key file; give its verifier key.
+
+        Raises:
+            Misconfigured: this machine has seen another verifier key for it before.
+        """
         keyring = load_keyring(self.keys_file(name))
         row = LedgerRow(name, keyring.origin)
         if row not in self.control.ledgers():
             self.control.add_ledger(name, keyring.origin)
-        with self._open(row):
-            pass  # opening writes entry 1
         return self._pin(name, keyring.verifier_key())
 
     def _pin(self, name: str, key: str) -> str:
@@ -107,8 +120,7 @@ class Office:
             Malformed: a source, namespace or type is not one.
             Unavailable: it could not be recorded.
         """
-        row = self.ledger(ledger)
-        with self._open(row) as opened:
+        with self.open(ledger) as opened:
             credential, key = self.control.add_credential(ledger=ledger, **rights._asdict())
             try:
                 _record(opened, credential.id, "created", rights)
@@ -124,10 +136,10 @@ class Office:
             NotFound: there is no such living credential.
             Unavailable: it is ended, but that could not be recorded.
         """
-        row = self.ledger(ledger)
+        self.ledger(ledger)
         self.control.revoke(ledger, credential_id)
         try:
-            with self._open(row) as opened:
+            with self.open(ledger) as opened:
                 _record(opened, credential_id, "revoked")
         except LedgerError as error:
             raise Unavailable(
@@ -136,14 +148,25 @@ class Office:
             ) from error
 
     @contextmanager
-    def _open(self, row: LedgerRow) -> Iterator[Ledger]:
-        # Beside a running service this is a second writer, which the recorder allows for;
-        # whoever holds the signer's lock signs for both.
-        ledger = Ledger(row, self.settings, self._dsn)
+    def open(self, name: str) -> Iterator[Ledger]:
+        """Give a ledger that records; one that is open here already is given again.
+
+        Beside a running service this is a second writer, which the recorder allows for; whoever
+        holds the signer's lock signs for both.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        if self._opened is not None and self._opened.name == name:
+            yield self._opened
+            return
+        ledger = Ledger(self.ledger(name), self.settings, self._dsn)
         try:
             ledger.start()
+            self._opened = ledger
             yield ledger
         finally:
+            self._opened = None
             ledger.close()
 
 

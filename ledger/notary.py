@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import queue
 import threading
 import time
 from contextlib import suppress
@@ -43,6 +44,12 @@ class _Waiting(NamedTuple):
     settle: Settle
 
 
+class _Recorded(NamedTuple):
+    size: int
+    root: bytes
+    settle: Settle
+
+
 class Notary:
     """Signs, or waits for who signs; keeps the newest checkpoint where others find it."""
 
@@ -57,6 +64,10 @@ class Notary:
         self._newest: tuple[int, str] | None = None
         self._stored_size = -1
         self._stored_at = self._kept_at = float("-inf")
+        self._to_sign: queue.SimpleQueue[_Recorded | None] = queue.SimpleQueue()
+        self._signing = threading.Thread(
+            target=self._run_signing, name="ledger-signing", daemon=True
+        )
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger-notary", daemon=True)
 
@@ -77,10 +88,14 @@ class Notary:
         """
         with suppress(psycopg.Error, PersistenceError, LedgerError):
             self._tick(0)
+        self._signing.start()
         self._thread.start()
 
     def close(self) -> None:
         """Store the newest checkpoint and leave the signer's place to others."""
+        self._to_sign.put(None)
+        if self._signing.is_alive():
+            self._signing.join()
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -91,19 +106,40 @@ class Notary:
             self._connection.close()
 
     def notarise(self, size: int, root: bytes, settle: Settle) -> None:
-        """Answer a recorded group with a checkpoint that covers it, now or soon."""
+        """Answer a recorded group with a checkpoint that covers it, now or soon.
+
+        Where this process signs, a thread of its own makes the memory durable and
+        signs, so that the writer goes on with the next group meanwhile.
+        """
         if self._signs:
-            try:
-                note = self._signer.sign(size, root)
-            except (ReadOnly, OSError) as error:
-                self._recorder.stop_recording(str(error))
-                settle(None)
-                return
-            self._newest = (size, note)
-            settle(note)
+            self._to_sign.put(_Recorded(size, root, settle))
             return
         with self._lock:
             self._waiting.append(_Waiting(size, time.monotonic() + WAIT_FOR_SIGNER_S, settle))
+
+    # -- the signing thread ----------------------------------------------------
+
+    def _run_signing(self) -> None:
+        while (first := self._to_sign.get()) is not None:
+            groups = [first]
+            while not self._to_sign.empty():
+                following = self._to_sign.get()
+                if following is None:
+                    self._to_sign.put(None)
+                    break
+                groups.append(following)
+            self._sign_groups(groups)
+
+    def _sign_groups(self, groups: list[_Recorded]) -> None:
+        """Sign the newest of several groups: its checkpoint covers them all."""
+        newest = max(groups, key=lambda group: group.size)
+        note = None
+        try:
+            note = self._sign(newest.size, newest.root)
+        except (ReadOnly, OSError) as error:
+            self._recorder.stop_recording(str(error))
+        for group in groups:
+            group.settle(note)
 
     # -- the notary's thread ---------------------------------------------------
 
@@ -201,7 +237,13 @@ class Notary:
     def _sign_head(self) -> None:
         size, root = self._recorder.refresh()
         if size:
-            self._newest = (size, self._signer.sign(size, root))
+            self._sign(size, root)
+
+    def _sign(self, size: int, root: bytes) -> str:
+        note = self._signer.sign(size, root)
+        if self._newest is None or self._newest[0] < size:
+            self._newest = (size, note)
+        return note
 
     def _store(self, connection: psycopg.Connection[Any]) -> None:
         """Keep the newest checkpoint, and one an hour; drop what it replaces."""

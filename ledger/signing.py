@@ -82,12 +82,17 @@ class CheckpointSigner:
         """Give the signed checkpoint of a tree.
 
         The caller vouches that the tree extends the one signed last; size and root
-        are compared with the memory here all the same.
+        are compared with the memory here all the same. A tree smaller than this process
+        has signed meanwhile is answered with that checkpoint: it covers both.
 
         Raises:
             ReadOnly: the tree is smaller than, or different from, what was signed.
         """
         with self._lock:
+            wanted = Signed(size, root)
+            newest = self._newest
+            if newest is not None and (size < newest[0].size or wanted == newest[0]):
+                return newest[1]
             last = self._memory.last
             if last is not None and (size < last.size or (size == last.size and root != last.root)):
                 raise ReadOnly(
@@ -95,9 +100,6 @@ class CheckpointSigner:
                     f"found size {size}",
                     retry_after_s=300,
                 )
-            wanted = Signed(size, root)
-            if self._newest is not None and self._newest[0] == wanted:
-                return self._newest[1]
             if last != wanted:
                 self._memory.store(wanted)
             checkpoint = Checkpoint(origin=self._keyring.origin, size=size, root=root)

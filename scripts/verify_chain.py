@@ -680,7 +680,8 @@ def join_parts(parts: Iterable[Part], log: Log, key: bytes) -> Totals:
         sizes = sorted(part.marks)
         for tile in [*part.tiles, None]:
             while sizes and sizes[0] >> 8 == at >> 8:
-                totals.roots[sizes[0]] = totals.tree.root(part.marks[sizes.pop(0)])
+                size = sizes.pop(0)
+                totals.roots[size] = totals.tree.root(part.marks[size])
             if tile is not None:
                 totals.tree.add_tile(tile)
                 at += 256
@@ -716,6 +717,9 @@ class Link(NamedTuple):
     """The column beside it says that its bytes were others."""
 
 
+SUSPECT = "the bytes don't hash to the leaf beside them"
+
+
 class Walk:
     """Follows numbered, linked entries and goes on after what is wrong.
 
@@ -739,6 +743,9 @@ class Walk:
         self._broken: tuple[int, Link, str] | None = None
         self._blamed: set[int] = set()
         self._pending: Link | None = None
+        self._offset = 0
+        self._suspects: list[tuple[int, Link]] = []
+        self._moved: set[int] = set()
 
     @property
     def reach(self) -> int:
@@ -751,10 +758,11 @@ class Walk:
             self._judge(self._pending, link)
         self._pending = link
 
-    def finish(self, last_leaf: str | None = None) -> list[Finding]:
-        """Judge what is pending; `last_leaf` is what else is known of the last entry."""
+    def finish(self, head: tuple[int, str] = (0, "")) -> list[Finding]:
+        """Judge what is pending; `head` is what else is known of the last number and leaf."""
         if self._pending is not None:
             self._judge(self._pending, None)
+        last_leaf = head[1] if head[0] == self.reach else None
         self._settle_rivals(last_leaf or "")
         self._settle_broken(fits=last_leaf is None or last_leaf in self._tail)
         self._settle_end()
@@ -762,6 +770,11 @@ class Walk:
             self._settle_aside(link)
         for low, high in self._holes:
             self._add("deleted", low, f"{high - low + 1} missing: {low} to {high}")
+        for number, link in self._suspects:
+            if link.place in self._moved:
+                self.wrong_places.add(link.place)
+            else:
+                self._blame(number, SUSPECT, link)
         return sorted(self.findings, key=lambda finding: finding.seq or 0)
 
     def _judge(self, link: Link, after: Link | None) -> None:
@@ -771,6 +784,9 @@ class Walk:
             self._accept(link, self._next)
         elif number is not None and number == self._next:
             self._accept(link, number)
+        elif link.before in self._tail and (after is None or after.number != self._next):
+            self._blame(self._next, "the number in the bytes is another", link)
+            self._accept(link, self._next)
         elif number is not None and number == self.reach >= self._first and self._tail:
             if link.leaf in self._tail:
                 self._add("inserted", link.place, "the same entry once more", place=link.place)
@@ -784,15 +800,17 @@ class Walk:
         elif len(self._aside) < MAX_FINDINGS * 100:
             self._aside.append(link)
 
-    @staticmethod
-    def _is_believed(link: Link, after: Link | None) -> bool:
-        if after is not None and after.number is not None and link.number is not None:
-            return after.number == link.number + 1
-        return link.place == link.number
+    def _is_believed(self, link: Link, after: Link | None) -> bool:
+        number = link.number or 0
+        return link.place - number == self._offset or (
+            after is not None and after.number == number + 1
+        )
 
     def _accept(self, link: Link, number: int) -> None:
-        if link.suspect:
-            self._blame(number, "the bytes don't hash to the leaf beside them", link)
+        if link.suspect and link.place == number:
+            self._blame(number, SUSPECT, link)
+        elif link.suspect:
+            self._suspects.append((number, link))
         self._settle_rivals(link.before)
         fits = not self._tail or link.before in self._tail
         self._settle_broken(fits=fits)
@@ -800,6 +818,7 @@ class Walk:
             self._broken = (number, link, next(iter(self._tail)))
         self._tail = {link.leaf: link.place}
         self._next = number + 1
+        self._offset = link.place - number
 
     def _settle_rivals(self, wanted: str) -> None:
         """Of several entries with one number keep the one that the next refers to."""
@@ -836,12 +855,7 @@ class Walk:
             self._holes.append((self._next, self._next))
             self._next += 1
         last = self._aside[-1] if self._aside else None
-        if last is None or last is not self._pending or (last.number or 0) <= self._next:
-            return
-        if last.before in self._tail:
-            self._holes.append((last.place, last.place))
-            self._next = last.place + 1
-        else:
+        if last is not None and last is self._pending and (last.number or 0) > self._next:
             self._holes.append((self._next, (last.number or 0) - 1))
             self._next = (last.number or 0) + 1
             self._aside.pop()
@@ -851,6 +865,7 @@ class Walk:
         if self._fill(number):
             what = f"entry {number} stands at {link.place}"
             self._add("reordered", min(number, link.place), what, place=link.place)
+            self._moved.add(number)
         elif self._fill(link.place):
             what = "the number in the bytes is another"
             self._add("altered", link.place, what, place=link.place)
@@ -897,8 +912,7 @@ def examine(log: Log, *, origin: str, sizes: Iterable[int]) -> tuple[Totals, lis
         if totals.entries in wanted:
             totals.roots[totals.entries] = totals.tree.root(peaks(rest))
     head = log.head()
-    whole = head is not None and head[0] == totals.entries
-    findings = walk.finish(head[1].hex() if head and whole else None)
+    findings = walk.finish((head[0], head[1].hex()) if head else (0, ""))
     totals.reach = walk.reach
     kinds = {finding.kind for finding in findings}
     for finding in columns:
@@ -907,7 +921,9 @@ def examine(log: Log, *, origin: str, sizes: Iterable[int]) -> tuple[Totals, lis
         )
         if not follows and finding.seq not in walk.wrong_places:
             findings.append(finding)
-    return totals, findings or examine_streams(log)
+    if not findings and head is not None and head[0] == totals.reach:
+        findings = examine_streams(log)
+    return totals, findings
 
 
 SEQ = "column seq differs from the bytes"
@@ -951,9 +967,10 @@ def examine_streams(log: Log) -> list[Finding]:
             last = next(lasts, None)
         else:
             if head != last[1:]:
-                kind = "truncated" if head[1] > last[2] else "altered"
                 what = f"stream_heads: version {head[1]}, the stream's last entry has {last[2]}"
-                findings.append(_index(kind, last[0], what, head[2], last[3]))
+                ahead = head[1] > last[2]
+                kind, seq = ("truncated", None) if ahead else ("altered", last[0])
+                findings.append(_index(kind, seq, what, head[2], last[3]))
             last, head = next(lasts, None), next(heads, None)
     return sorted(findings, key=lambda finding: finding.seq or sys.maxsize)
 
@@ -1150,15 +1167,16 @@ def read_checkpoints(log: Log, trust: Trust) -> tuple[list[Checkpoint], list[Fin
 def check_opening(log: Log, origin: str) -> list[Finding]:
     """Check that entry 1 opens this ledger in this format (1.7)."""
     for row in log.rows(1, 1):
+        what = "entry 1 doesn't open this ledger in this format"
         try:
             event = read_event(read_entry(row.entry).event)
         except MalformedError:
             return []
         stated = event.get("data")
         facts = (stated.get("origin"), stated.get("format")) if isinstance(stated, dict) else ()
-        if (event.get("type"), facts) == ("ledger.ledger.opened.v1", (origin, 0)):
-            return []
-    return [_index("altered", 1, "entry 1 doesn't open this ledger in this format")]
+        if (event.get("type"), facts) != ("ledger.ledger.opened.v1", (origin, 0)):
+            return [_index("altered", 1, what)]
+    return []
 
 
 def verify_log(
@@ -1186,8 +1204,11 @@ def verify_log(
     totals.roots[0] = sha256(b"").digest()
     findings += bad
     findings += compare_head(log, totals, broken=bool(bad))
-    findings += [] if bad else compare_tables(log, totals) + check_opening(log, origin)
-    entries_bad = [f.seq for f in findings if f.seq is not None and not f.what.startswith("tree")]
+    if not bad:
+        findings += check_opening(log, origin)
+    if not any(finding.seq for finding in findings):
+        findings += compare_tables(log, totals)
+    entries_bad = [f.seq for f in findings if f.seq is not None and not f.what.startswith("tree_")]
     broken_at = min(entries_bad, default=None)
     more, agreed = compare_checkpoints(points, totals, broken_at, origin)
     return judge_log(trust, totals, findings + more, origin=origin, agreed=agreed, own=own)
@@ -1488,6 +1509,7 @@ FILES = {
 }
 """Name to most bytes."""
 MAX_RATIO = 400
+ORDER = (EARLIER, "seq isn't above the line before")
 
 
 class Bundle:
@@ -1592,13 +1614,14 @@ class Bundle:
         walk = Walk(first, "" if not is_range else "0" * 64 if first == 1 else None)
         seqs: dict[int, int] = {}
         recorded = b""
+        late: list[Finding] = []
         for place, line in enumerate(self.lines("entries.jsonl", MAX_ENTRY_BYTES + 2), first):
             raw = line[:-1] if line.endswith(b"\n") else line
             leaf, entry = leaf_hash(raw), None
             try:
                 entry = read_entry(raw)
                 read_event(entry.event)
-                self._check_entry(entry, recorded, is_range=is_range)
+                late += self._check_entry(entry, recorded, is_range=is_range)
                 recorded = entry.recorded
             except MalformedError as error:
                 self.wrong("altered", f"line {place - first + 1}: {error}")
@@ -1612,7 +1635,9 @@ class Bundle:
             self.leaves[entry.seq] = leaf
             self.last = (entry.seq, leaf)
             self._grow(leaf, sizes)
-        for finding in walk.finish():
+        findings = walk.finish()
+        self.findings += [each for each in late if not findings or each.what not in ORDER]
+        for finding in findings:
             what = finding.what if is_range else f"version {finding.seq}: {finding.what}"
             seq = finding.seq if is_range else seqs.get(finding.seq or 0)
             self.findings.append(replace(finding, seq=seq, what=what))
@@ -1623,7 +1648,7 @@ class Bundle:
         elif end < reach:
             self.wrong("inserted", f"entries go to {reach}, the manifest says {end}", end + 1)
 
-    def _check_entry(self, entry: Entry, recorded: bytes, *, is_range: bool) -> None:
+    def _check_entry(self, entry: Entry, recorded: bytes, *, is_range: bool) -> list[Finding]:
         rules = [
             (entry.ledger == self.manifest.get("ledger"), "the bytes name another ledger"),
             (entry.recorded >= recorded, EARLIER),
@@ -1632,10 +1657,8 @@ class Bundle:
             stream = str(self.scope.get("record")).encode()
             same = entry.stream == stream and entry.kind == b"record"
             after = self.last is None or entry.seq > self.last[0]
-            rules += [(same, "of another record"), (after, "seq isn't above the line before")]
-        for right, what in rules:
-            if not right:
-                self.wrong("altered", what, entry.seq)
+            rules += [(same, "of another record"), (after, ORDER[1])]
+        return [_index("altered", entry.seq, what) for right, what in rules if not right]
 
     def _grow(self, leaf: bytes, sizes: set[int]) -> None:
         if self.scope["kind"] == "range" and self.scope["from"] == 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -120,7 +119,7 @@ def _say(error: LedgerError) -> None:
 
 
 @click.group(cls=Custody, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("custody-ledger"), prog_name="custody")
+@click.version_option(package_name="custody-ledger", prog_name="custody")
 def main() -> None:
     """Keep a hash-chained audit ledger of customer records, and check it.
 

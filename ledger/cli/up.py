@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from ledger.config import Settings
-    from ledger.control import Role
     from ledger.founding import Office
 
-RIGHTS: dict[Role, Rights] = {
-    "emitter": Rights("emitter", "first emitter", sources=("crm",), namespaces=("crm",)),
-    "reader": Rights("reader", "first reader"),
-}
+RIGHTS = (
+    Rights("emitter", "first emitter", sources=("crm",), namespaces=("crm",)),
+    Rights("reader", "first reader"),
+)
 """What the two credentials may do that every new home gets."""
 
 WAIT_FOR_SERVICE_S = 60.0
@@ -81,9 +80,7 @@ def up(ledger: str, program: str, home_shown: str | None) -> None:
     # SIGTERM ends a service as Ctrl-C does: in order, the database last.
     signal.signal(signal.SIGTERM, _interrupt)
     with suppress(KeyboardInterrupt), open_office() as office:
-        key = ensure_ledger(office, ledger)
-        for rights in RIGHTS.values():
-            ensure_credential(office, ledger, rights)
+        key = ensure(office, ledger)
         home = home_shown or str(office.settings.home)
         text = WELCOME.format(
             url=own_url(office.settings),
@@ -100,14 +97,18 @@ def up(ledger: str, program: str, home_shown: str | None) -> None:
             click.get_current_context().invoke(serve)
 
 
-def ensure_ledger(office: Office, ledger: str) -> str:
-    """Make the ledger, or what a start that was broken off left out; give its verifier key."""
-    if office.keys_file(ledger).exists():
-        return office.complete(ledger)
-    return office.found(ledger)
+def ensure(office: Office, ledger: str) -> str:
+    """Make what is missing of a ledger and its credentials; give its verifier key."""
+    if not office.keys_file(ledger).exists():
+        office.draw_keys(ledger)
+    key = office.prepare(ledger)
+    with office.open(ledger):
+        for rights in RIGHTS:
+            _ensure_credential(office, ledger, rights)
+    return key
 
 
-def ensure_credential(office: Office, ledger: str, rights: Rights) -> None:
+def _ensure_credential(office: Office, ledger: str, rights: Rights) -> None:
     """Keep the credential in its file if it is one of this ledger, else make a new one."""
     path = header_file(office.settings, ledger, rights.role)
     with suppress(LedgerError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import ledger
 from ledger.cli.terminal import LedgerName
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(ledger.__file__).resolve().parent.parent / "scripts" / "verify_chain.py"
 """The verifier: one file that imports nothing of ours, so it is run, not imported."""
+
+MAX_ANCHORS = 1_000
+"""Most files of this machine that are compared; each covers all entries before it."""
 
 
 @click.command()
@@ -69,9 +73,11 @@ def _verify_ledger(
             err=True,
         )
     if not checkpoints:
-        checkpoints = tuple(sorted((settings.anchor_dir / name).glob("*.checkpoint")))
+        anchored = sorted((settings.anchor_dir / name).glob("*.checkpoint"))
+        checkpoints = tuple(anchored[-MAX_ANCHORS:])
         click.echo(
-            f"checkpoints: {len(checkpoints)} from {settings.anchor_dir / name} on this machine",
+            f"checkpoints: newest {len(checkpoints)} of {len(anchored)} in "
+            f"{settings.anchor_dir / name} on this machine",
             err=True,
         )
     with open_database(settings) as dsn:
@@ -97,10 +103,12 @@ def _outside(key: str | None, checkpoints: tuple[Path, ...]) -> list[str]:
 
 
 def _run(arguments: list[str], *, dsn: str | None = None) -> int:
-    # In the environment, because others can read a process's arguments.
-    environment = dict(os.environ)
+    command, environment = [sys.executable, str(SCRIPT), *arguments], dict(os.environ)
     if dsn is not None:
-        environment["CUSTODY_VERIFY_DSN"] = dsn
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], env=environment, check=False
-    ).returncode
+        # The password goes by the environment: other users can read a process's arguments.
+        parts = conninfo_to_dict(dsn)
+        password = parts.pop("password", None)
+        if password is not None:
+            environment["PGPASSWORD"] = str(password)
+        command += ["--database", make_conninfo("", **parts)]
+    return subprocess.run(command, env=environment, check=False).returncode

@@ -15,13 +15,15 @@ from ledger.errors import NotJson
 MAX_DEPTH = 32
 """Levels of nesting that an event may have, itself the first."""
 
-_STRING = r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"'
+# Possessive: a match that can backtrack keeps a hundred bytes for each one it has read.
+_STRING = r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _TOKEN = re.compile(rf"({_STRING})|({_NUMBER})|(true|false|null)|([\[\]{{}}:,])|([ \t\r\n]+)")
 _COMPACT = re.compile(rb'(?>"[^"\\]*(?:\\.[^"\\]*)*"|[^" \t\r\n]+)+')
 _WHITE = re.compile(rb"[ \t\r\n]")
 _SUSPECT_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+')
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 
 
 def check_strict(raw: bytes) -> Any:
@@ -90,10 +92,11 @@ def _is_plain(value: Any) -> bool:
 
 
 def _depth(raw: bytes) -> int:
-    brackets = _BRACKETS.sub(b"", raw)
+    # One kind of bracket: replacing two kinds in turn would peel two levels at a time.
+    brackets = _BRACKETS.sub(b"", raw).translate(_ONE_KIND)
     depth = 0
     while brackets:
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+        brackets = brackets.replace(b"[]", b"")
         depth += 1
         if depth > MAX_DEPTH:
             break
