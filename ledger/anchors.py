@@ -100,8 +100,11 @@ class Anchoring:
         if not self._ledger.has_news(since, _OF_ANCHORING):
             return False
         size, note = self._ledger.checkpoint()
+        if size <= since:
+            return False  # the news is another process's, and not signed for yet
         checkpoint = open_checkpoint(note, self._ledger.signer.verifier, self._ledger.origin)
         self._sink.keep(size, note)
+        self._ledger.keep_checkpoint(size, note)
         data = {
             "size": size,
             "root": checkpoint.root.hex(),

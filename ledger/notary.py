@@ -53,7 +53,9 @@ class _Recorded(NamedTuple):
 class Notary:
     """Signs, or waits for who signs; keeps the newest checkpoint where others find it."""
 
-    def __init__(self, recorder: LedgerRecorder, signer: CheckpointSigner, verifier: Verifier) -> None:
+    def __init__(
+        self, recorder: LedgerRecorder, signer: CheckpointSigner, verifier: Verifier
+    ) -> None:
         self._recorder = recorder
         self._signer = signer
         self._verifier = verifier
@@ -61,6 +63,8 @@ class Notary:
         self._waiting: list[_Waiting] = []
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._signs = False
+        self._agrees = False
+        self._place = threading.RLock()
         self._newest: tuple[int, str] | None = None
         self._stored_size = -1
         self._stored_at = self._kept_at = float("-inf")
@@ -92,18 +96,18 @@ class Notary:
         self._thread.start()
 
     def close(self) -> None:
-        """Store the newest checkpoint and leave the signer's place to others."""
+        """Answer who waits, store the newest checkpoint, leave the signer's place to others."""
         self._to_sign.put(None)
         if self._signing.is_alive():
             self._signing.join()
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._expire(float("inf"))
         with suppress(psycopg.Error):
             if self._signs and self._connection is not None:
                 self._store(self._connection)
-        if self._connection is not None:
-            self._connection.close()
+        self._lose_connection()
 
     def notarise(self, size: int, root: bytes, settle: Settle) -> None:
         """Answer a recorded group with a checkpoint that covers it, now or soon.
@@ -113,7 +117,10 @@ class Notary:
         """
         if self._signs:
             self._to_sign.put(_Recorded(size, root, settle))
-            return
+        else:
+            self._wait(size, settle)
+
+    def _wait(self, size: int, settle: Settle) -> None:
         with self._lock:
             self._waiting.append(_Waiting(size, time.monotonic() + WAIT_FOR_SIGNER_S, settle))
 
@@ -133,25 +140,46 @@ class Notary:
     def _sign_groups(self, groups: list[_Recorded]) -> None:
         """Sign the newest of several groups: its checkpoint covers them all."""
         newest = max(groups, key=lambda group: group.size)
-        note = None
-        try:
-            note = self._sign(newest.size, newest.root)
-        except (ReadOnly, OSError) as error:
-            self._recorder.stop_recording(str(error))
+        answer = self._sign(newest.size, newest.root)
         for group in groups:
-            group.settle(note)
+            if answer is None:  # the place was lost meanwhile
+                self._wait(group.size, group.settle)
+            else:
+                group.settle(answer)
+
+    def _sign(self, size: int, root: bytes) -> str | ReadOnly | None:
+        """Give a checkpoint that covers a tree, or why there can be none; None for no signer.
+
+        Where the memory can't be kept the entries stand, but nobody is told that they were
+        recorded: no acknowledged entry is without a signature. Who repeats them later is
+        answered from the log.
+        """
+        with self._place:
+            if not self._signs:
+                return None
+            if self._newest is not None and self._newest[0] >= size:
+                return self._newest[1]  # the other thread came first, with a larger tree
+            try:
+                self._newest = (size, self._signer.sign(size, root))
+            except (ReadOnly, OSError) as error:
+                self._recorder.stop_recording(f"no checkpoint could be signed: {error}")
+                return ReadOnly(
+                    "recorded, but no checkpoint could be signed for it; repeat it later",
+                    retry_after_s=300,
+                )
+            return self._newest[1]
 
     # -- the notary's thread ---------------------------------------------------
 
     def _run(self) -> None:
-        while not self._closing.is_set():
+        while not self._closing.is_set() or self._waiting:
             try:
                 self._tick(TICK_S)
             except (psycopg.Error, PersistenceError, LedgerError, OSError) as error:
                 _LOG.warning("notary: %s", type(error).__name__)
                 self._lose_connection()
-                self._expire()
-                self._closing.wait(0.2)
+                self._expire(time.monotonic())
+                time.sleep(0.2)
 
     def _tick(self, wait_s: float) -> None:
         connection = self._connect()
@@ -161,22 +189,26 @@ class Notary:
             self._notify(connection, self._recorder.channel_name)
         if not self._signs and not self._take_place(connection):
             self._follow(connection)
-            return
-        if asked or time.monotonic() - self._stored_at > STORE_EVERY_S:
+        elif asked or time.monotonic() - self._stored_at > STORE_EVERY_S:
             if self._recorder.stopped is None:
                 self._sign_head()
             self._store(connection)
+        self._expire(time.monotonic())
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             params = dict(self._recorder.datastore.pool.kwargs or {})  # type: ignore[arg-type]
             params["row_factory"] = tuple_row
-            self._connection = psycopg.connect(**params, autocommit=True, connect_timeout=5)
+            params = {"connect_timeout": 5, **params, "autocommit": True}
+            self._connection = psycopg.connect(**params)
+            self._agrees = False
             self._connection.execute(SQL("LISTEN {}").format(Identifier(self._channel)))
         return self._connection
 
     def _lose_connection(self) -> None:
-        self._signs = False  # the advisory lock went with the connection
+        with self._place:
+            self._signer.leave_place()
+            self._signs = False  # the advisory lock goes with the connection
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.close()
@@ -191,39 +223,44 @@ class Notary:
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
     def _take_place(self, connection: psycopg.Connection[Any]) -> bool:
-        """Become the signer if nobody is, having checked the log against the memory."""
-        row = connection.execute(
-            "SELECT pg_try_advisory_lock(%s)", (self._lock_number(),)
-        ).fetchone()
+        """Become the signer if nobody is, having checked the log against the memory.
+
+        The database's lock makes one signer of all processes on it; the lock on the memory
+        makes one of those on copies of the database, and waits for a signer that has lost
+        its connection without knowing yet.
+        """
+        lock = (self._lock_number(),)
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", lock).fetchone()
         if row is None or not row[0]:
             return False
-        self._check_memory()
-        self._signs = True
+        if not self._signer.take_place():
+            connection.execute("SELECT pg_advisory_unlock(%s)", lock)
+            return False
+        self._agrees = self._check_memory(alone=True)
+        with suppress(LedgerError):  # whatever stands in that table must not keep us from signing
+            self._read_newest(connection)
         self._stored_at = float("-inf")
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        if self._recorder.stopped is None:
-            self._sign_head()
-        for item in waiting:
-            item.settle(self._newest[1] if self._newest else None)
+        self._signs = True
         return True
 
-    def _check_memory(self) -> None:
+    def _check_memory(self, *, alone: bool) -> bool:
         """Stop recording where the database is behind, or beside, what was signed.
 
-        An old copy of the database, or a failover that lost commits, shows here:
-        going on would sign numbers twice.
+        An old copy of the database, or a failover that lost commits, shows here: going on
+        would give numbers twice. A process that doesn't sign looks as well, since it records;
+        an empty memory tells only the one that does: the signer may be on another machine.
         """
+        remembered = self._signer.recall()  # first: the log only grows
         size, _ = self._recorder.refresh()
-        remembered = self._signer.remembered
         if remembered is None:
-            if size > 0:
+            if alone and size == 0:
+                self._begin()
+            elif alone:
                 self._recorder.stop_recording(
                     f"signer's memory: expected one that knows this log of {size} entries, found "
                     "an empty one; put the file back that belongs to this ledger"
                 )
-            return
-        if size < remembered.size:
+        elif size < remembered.size:
             self._recorder.stop_recording(
                 f"the database is behind its signer's memory: size {remembered.size} was signed, "
                 f"found {size} entries; restore the newer database"
@@ -233,17 +270,18 @@ class Notary:
                 f"the database contradicts its signer's memory at size {remembered.size}: "
                 "another root was signed"
             )
+        return self._recorder.stopped is None
+
+    def _begin(self) -> None:
+        try:
+            self._signer.begin()
+        except OSError as error:
+            self._recorder.stop_recording(f"signer's memory: {error.strerror}")
 
     def _sign_head(self) -> None:
         size, root = self._recorder.refresh()
         if size:
             self._sign(size, root)
-
-    def _sign(self, size: int, root: bytes) -> str:
-        note = self._signer.sign(size, root)
-        if self._newest is None or self._newest[0] < size:
-            self._newest = (size, note)
-        return note
 
     def _store(self, connection: psycopg.Connection[Any]) -> None:
         """Keep the newest checkpoint, and one an hour; drop what it replaces."""
@@ -273,24 +311,27 @@ class Notary:
     # -- while another process signs -------------------------------------------
 
     def _follow(self, connection: psycopg.Connection[Any]) -> None:
+        if not self._agrees and self._recorder.stopped is None:
+            self._agrees = self._check_memory(alone=False)
         if self._waiting:
             self._notify(connection, self._channel)
+        self._read_newest(connection)
+
+    def _read_newest(self, connection: psycopg.Connection[Any]) -> None:
         table = Identifier(self._recorder.datastore.schema, "checkpoints")
         row = connection.execute(
             SQL("SELECT note FROM {} ORDER BY size DESC LIMIT 1").format(table)
         ).fetchone()
         if row is not None and (self._newest is None or row[0] != self._newest[1]):
             checkpoint = open_checkpoint(row[0], self._verifier, self._recorder.origin)
-            self._newest = (checkpoint.size, row[0])
-        self._expire()
+            if self._newest is None or self._newest[0] < checkpoint.size:
+                self._newest = (checkpoint.size, row[0])
 
-    def _expire(self) -> None:
+    def _expire(self, now: float) -> None:
         """Answer who is covered, and who has waited long enough."""
-        covered = self._newest[0] if self._newest else -1
-        now = time.monotonic()
+        covered, note = self._newest or (-1, None)
         with self._lock:
-            ready = [w for w in self._waiting if w.size <= covered or w.until <= now]
-            self._waiting = [w for w in self._waiting if w not in ready]
-        for item in ready:
-            fits = self._newest is not None and item.size <= covered
-            item.settle(self._newest[1] if fits and self._newest else None)
+            waiting = [w for w in self._waiting if w.size <= covered or w.until <= now]
+            self._waiting = [w for w in self._waiting if w.size > covered and w.until > now]
+        for item in waiting:
+            item.settle(note if item.size <= covered else None)

@@ -58,8 +58,18 @@ MAX_QUEUED = 50_000
 GIVE_UP_S = 10.0
 """How long a group is tried while the database can't be reached."""
 
+_LIVELY: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""A server that vanishes without a word is noticed within half a minute, not after hours."""
+
 if TYPE_CHECKING:
-    Settle = Callable[[str | None], None]
+    Settle = Callable[[str | LedgerError | None], None]
+    """Takes the checkpoint, None where it is still to come, or why there can be none."""
     Notary = Callable[[int, bytes, Settle], None]
 
 
@@ -70,6 +80,7 @@ class _Attempt:
     group: Group
     edge: RightEdge
     answers: list[tuple[Submission, Recorded]]
+    refused: list[tuple[Submission, Exception]]
     deferred: list[Submission]
 
 
@@ -98,6 +109,7 @@ class LedgerRecorder(LogReader):
         events_table_name: str = "entries",
         notary: Notary = _answer_at_once,
         on_group: Callable[[int, float], None] = lambda _size, _seconds: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         super().__init__(datastore, events_table_name=events_table_name)
         self.origin = keyring.origin
@@ -107,6 +119,7 @@ class LedgerRecorder(LogReader):
         self.queued = 0
         self._notary = notary
         self._on_group = on_group
+        self._clock = clock
         self._wrapping = Wrapping(keyring)
         self._accept_key = keyring.accept_key
         self._edge = RightEdge()
@@ -115,6 +128,7 @@ class LedgerRecorder(LogReader):
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
         self._deferred: list[Submission] = []
         self._writing = threading.RLock()
+        self._counting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._statements: dict[tuple[bool, ...], Any] = {}
@@ -130,17 +144,15 @@ class LedgerRecorder(LogReader):
             ReadOnly: recording has stopped until people decide.
             Unavailable: too much is waiting already, or the recorder is closed.
         """
-        if self.stopped is not None:
-            raise self.stopped
-        if self._closed or self.queued > MAX_QUEUED:
-            raise Unavailable("too many events are waiting to be recorded")
-        self.queued += submission.size
+        self._check_not_stopped()
+        with self._counting:  # so that nothing is put behind the mark that ends the queue
+            if self._closed or self.queued > MAX_QUEUED:
+                raise Unavailable("too many events are waiting to be recorded")
+            self.queued += submission.size
+            self._queue.put(submission)
         self._start()
-        self._queue.put(submission)
 
-    def insert_events(
-        self, stored_events: Sequence[StoredEvent], **_: Any
-    ) -> Sequence[int] | None:
+    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int] | None:
         """Append an aggregate's events through the library's interface.
 
         Raises:
@@ -157,9 +169,10 @@ class LedgerRecorder(LogReader):
 
     def close(self) -> None:
         """Record what was submitted, then stop the writer."""
-        self._closed = True
-        if self._thread is not None:
+        with self._counting:
+            self._closed = True
             self._queue.put(None)
+        if self._thread is not None:
             self._thread.join()
         self._disconnect()
 
@@ -169,7 +182,9 @@ class LedgerRecorder(LogReader):
         if self._thread is None:
             with self._writing:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+                    self._thread = threading.Thread(
+                        target=self._run, name="ledger-writer", daemon=True
+                    )
                     self._thread.start()
 
     def _run(self) -> None:
@@ -183,7 +198,8 @@ class LedgerRecorder(LogReader):
                 for submission in submissions:
                     submission.outcome = submission.outcome or Unavailable(type(error).__name__)
                 deliver(submissions)
-            self.queued -= size - sum(s.size for s in self._deferred)
+            with self._counting:
+                self.queued -= size - sum(s.size for s in self._deferred)
             self._on_group(size, time.monotonic() - started)
 
     def _take(self) -> list[Submission] | None:
@@ -244,8 +260,11 @@ class LedgerRecorder(LogReader):
         self._deferred.extend(attempt.deferred)
         answers = [(s, a) for s, a in attempt.answers if s.outcome is None]
 
-        def settle(checkpoint: str | None) -> None:
+        def settle(checkpoint: str | LedgerError | None) -> None:
             for submission, answer in answers:
+                if isinstance(checkpoint, LedgerError):
+                    submission.outcome = checkpoint
+                    continue
                 submission.outcome = Recorded(
                     events=answer.events, stored=answer.stored, checkpoint=checkpoint
                 )
@@ -264,6 +283,7 @@ class LedgerRecorder(LogReader):
         every reconnect and every lost compare-and-set, before anything is built again:
         comparing the head alone would miss it once another writer has moved on.
         """
+        self._check_not_stopped()
         unanswered: list[_Attempt] = []
         give_up = time.monotonic() + GIVE_UP_S
         while True:
@@ -276,10 +296,10 @@ class LedgerRecorder(LogReader):
                     if landed is not None:
                         return self._stands(landed)
                 attempt = self._build(connection, submissions)
-                if not attempt.group.entries or self._write(connection, attempt):
+                if self._write(connection, attempt):
                     return self._stands(attempt)
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if attempt is not None:
+                if attempt is not None and attempt.group.entries:
                     unanswered.append(attempt)
                 self._disconnect()
                 if time.monotonic() > give_up:
@@ -292,6 +312,8 @@ class LedgerRecorder(LogReader):
 
     def _stands(self, attempt: _Attempt) -> _Attempt:
         """Remember what a group that stands has proved or made."""
+        for submission, error in attempt.refused:
+            submission.outcome = error
         group = attempt.group
         if group.entries and self.head is not None and self.head.seq < group.seq:
             self.head = group.head
@@ -312,17 +334,17 @@ class LedgerRecorder(LogReader):
                 return attempt
         return None
 
-    def _build(self, connection: psycopg.Connection[Any], submissions: list[Submission]) -> _Attempt:
+    def _build(
+        self, connection: psycopg.Connection[Any], submissions: list[Submission]
+    ) -> _Attempt:
         """Sort out repeats and conflicts by reading, then place the rest in memory."""
         found = self._find(connection, submissions)
         head = self.head or Head(0, bytes(32), "")
-        recorded = max(format_time(datetime.now(UTC)).decode(), head.recorded)
-        group = Group(
-            origin=self.origin.encode(), after=head, recorded=recorded, heads=found.heads
-        )
+        recorded = max(format_time(self._clock()).decode(), head.recorded)
+        group = Group(origin=self.origin.encode(), after=head, recorded=recorded, heads=found.heads)
         builder = _GroupBuilder(group, found, self._wrapping, self._stream_of)
         repeats = self._repeats(connection, submissions, found.accepted)
-        attempt = _Attempt(group=group, edge=self._edge.copy(), answers=[], deferred=[])
+        attempt = _Attempt(group=group, edge=self._edge.copy(), answers=[], refused=[], deferred=[])
         placed_keys: set[bytes] = set()
         for submission in submissions:
             if submission.outcome is not None:
@@ -334,7 +356,7 @@ class LedgerRecorder(LogReader):
                 attempt.answers.append((submission, builder.place(submission, repeats)))
                 placed_keys.update(submission.keys)
             except (Conflict, persistence.IntegrityError) as error:
-                submission.outcome = error
+                attempt.refused.append((submission, error))  # holds if the group stands
         return attempt
 
     # -- reading ---------------------------------------------------------------
@@ -414,7 +436,9 @@ class LedgerRecorder(LogReader):
                 found.heads[stream] = heads[stream]
             if stream in keys:
                 found.keys[stream] = keys[stream]
-        missing = [s for s in (*streams, *ids.values()) if s not in found.heads]
+        # Other writers' entries tell of a stream's head, never of its key.
+        keyed = streams.intersection(self._ledger_streams.values()).difference(keys)
+        missing = [s for s in (*streams, *ids.values()) if s not in found.heads or s in keyed]
         if not missing:
             return
         query = self.sql(
@@ -431,8 +455,11 @@ class LedgerRecorder(LogReader):
             else:
                 opened = self._wrapping.open_key(KeyRow(stream, epoch, wrapped, name_box))
                 found.keys[stream] = opened
+        keys.remember({s: found.keys[s] for s in keyed if s in found.keys})
         found.identities.update({n: found.keys[i] for n, i in ids.items() if i in found.keys})
-        self.known.identities.remember({n: found.keys[i] for n, i in ids.items() if i in found.keys})
+        self.known.identities.remember(
+            {n: found.keys[i] for n, i in ids.items() if i in found.keys}
+        )
 
     def _repeats(
         self,
@@ -473,6 +500,8 @@ class LedgerRecorder(LogReader):
         cached stream head and accepted id this group relied on was current.
         """
         group = attempt.group
+        if not group.entries:
+            return self._confirm(connection, attempt)
         nodes = attempt.edge.extend(group.leaves)
         head = group.head
         params: list[Any] = [*head, group.after.seq, group.after.leaf, group.after.seq]
@@ -494,6 +523,15 @@ class LedgerRecorder(LogReader):
         row = cursor.execute(self._statement(used), params, prepare=True).fetchone()
         return row is not None and row[0] == 1
 
+    def _confirm(self, connection: psycopg.Connection[Any], attempt: _Attempt) -> bool:
+        """Tell whether a group of repeats and refusals only is true of the log as it is now.
+
+        Nothing is written that could prove it. A refusal rests on what is cached; a repeat
+        may be of another writer's entry, which the tree must reach before it is answered.
+        """
+        self._catch_up(connection)
+        return not attempt.refused or self.head == attempt.group.after
+
     def _statement(self, used: tuple[bool, ...]) -> Any:
         """Give the writing statement with the optional inserts that a group needs."""
         if used not in self._statements:
@@ -507,7 +545,7 @@ class LedgerRecorder(LogReader):
         if self._connection is None or self._connection.closed:
             params = dict(self.datastore.pool.kwargs or {})  # type: ignore[arg-type]
             params["row_factory"] = tuple_row
-            connection = psycopg.connect(**params, autocommit=True, connect_timeout=5)
+            connection = psycopg.connect(**{**_LIVELY, **params, "autocommit": True})
             connection.execute("SET statement_timeout = '30s'")
             setting = connection.execute("SHOW synchronous_commit").fetchone()
             if setting is not None and setting[0] == "off":
@@ -541,9 +579,17 @@ class LedgerRecorder(LogReader):
             return self._edge.size, self._edge.root()
 
     def read_tree(self, level: int, first: int, count: int) -> list[bytes]:
-        """Give stored hashes of the tree: leaves at level 0, else nodes (FORMAT.md 3.3)."""
+        """Give stored hashes of the tree: leaves at level 0, else nodes (FORMAT.md 3.3).
+
+        Raises:
+            Unavailable: the database can't be reached.
+        """
         with self._writing:
-            return self._read_tree(self._connect(), level, first, count)
+            try:
+                return self._read_tree(self._connect(), level, first, count)
+            except psycopg.Error as error:
+                self._disconnect()
+                raise Unavailable("the database can't be reached") from error
 
     def _read_tree(
         self, connection: psycopg.Connection[Any], level: int, first: int, count: int
@@ -597,6 +643,11 @@ class LedgerRecorder(LogReader):
         self.stopped = ReadOnly(reason, retry_after_s=300)
         _LOG.critical("recording stopped: %s", reason)
         return self.stopped
+
+    def _check_not_stopped(self) -> None:
+        # A new one each time: one that is raised again and again collects every raiser's frames.
+        if self.stopped is not None:
+            raise ReadOnly(self.stopped.detail, retry_after_s=self.stopped.retry_after_s)
 
     def stop_recording(self, reason: str) -> None:
         """Refuse everything from now on, and say why."""

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
-import psycopg
 from eventsourcing.postgres import PostgresDatastore
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from ledger.admission import admit
 from ledger.anchors import Anchoring, FileSink
-from ledger.drafts import Emitter
 from ledger.core.entry import FORMAT_VERSION
 from ledger.core.merkle import prove_inclusion
-from ledger.errors import LedgerError, Malformed, Misconfigured, NotFound, TooLarge, Unavailable
+from ledger.drafts import Emitter
+from ledger.errors import LedgerError, Malformed, Misconfigured, TooLarge, Unavailable
 from ledger.events.taxonomy import Writer
 from ledger.identities import IdentityRow, KeyRow, Wrapping, record_name, staff_name
 from ledger.keys.keyring import load_keyring
@@ -33,10 +31,11 @@ from ledger.submission import Recorded, Submission
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ledger.drafts import Draft
     from ledger.config import Settings
     from ledger.control import LedgerRow
+    from ledger.drafts import Draft
     from ledger.identities import Name
+    from ledger.recorder import Settle
     from ledger.sequencing import Placed
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -78,8 +77,7 @@ class Ledger:
         self.keyring = load_keyring(settings.keys_dir / f"{row.name}.json")
         if self.keyring.origin != row.origin:
             raise Misconfigured(
-                f"key file of {row.name}: expected origin {row.origin}, "
-                f"found {self.keyring.origin}"
+                f"key file of {row.name}: expected origin {row.origin}, found {self.keyring.origin}"
             )
         self._memory = SignerMemory(settings.memory_dir / f"{row.name}.memory")
         self._datastore = open_datastore(dsn, row.schema)
@@ -100,19 +98,21 @@ class Ledger:
             types=frozenset(),
         )
 
-    def _notarise(self, size: int, root: bytes, settle: Callable[[str | None], None]) -> None:
+    def _notarise(self, size: int, root: bytes, settle: Settle) -> None:
         self.notary.notarise(size, root, settle)
 
     def start(self) -> None:
         """Begin to record; a new ledger's first entry says that it was opened."""
         self.notary.start()
-        if self.recorder.head is not None and self.recorder.head.seq == 0:
+        head = self.recorder.head
+        if self.recorder.stopped is None and head is not None and head.seq == 0:
             data = {
                 "origin": self.origin,
                 "keys": [self.keyring.verifier_key()],
                 "format": FORMAT_VERSION,
             }
-            self.append_own("ledger.opened", data)
+            # The same id from every process that starts at once: the second only repeats it.
+            self.append_own("ledger.opened", data, event_id="opened")
         self.anchoring.start()
 
     def close(self) -> None:
@@ -178,14 +178,19 @@ class Ledger:
         return True, events
 
     def append_own(
-        self, type_name: str, data: dict[str, Any], *, subject: str | None = None
+        self,
+        type_name: str,
+        data: dict[str, Any],
+        *,
+        subject: str | None = None,
+        event_id: str | None = None,
     ) -> Placed:
         """Record an event of the ledger itself and wait for it.
 
         Raises:
             Unavailable: it could not be recorded.
         """
-        event: dict[str, Any] = {"id": str(uuid4()), "type": type_name}
+        event: dict[str, Any] = {"id": event_id or str(uuid4()), "type": type_name}
         if subject is not None:
             event["subject"] = subject
         event["data"] = data
@@ -196,7 +201,10 @@ class Ledger:
         return future.result(timeout=60).events[0][0]
 
     def _receipt(
-        self, many: bool, events: Sequence[Sequence[Draft]], recorded: Recorded  # noqa: FBT001
+        self,
+        many: bool,  # noqa: FBT001
+        events: Sequence[Sequence[Draft]],
+        recorded: Recorded,
     ) -> tuple[int, bytes]:
         """Write the receipt (README.md, "Receipts")."""
         receipts = []
@@ -263,6 +271,20 @@ class Ledger:
         if newest is None:
             raise Unavailable("no checkpoint was signed yet")
         return newest
+
+    def keep_checkpoint(self, size: int, note: str) -> None:
+        """Keep a checkpoint for good, as one that was anchored outside.
+
+        Raises:
+            Unavailable: the database can't be reached.
+        """
+        self._read(
+            self.recorder.sql(
+                "INSERT INTO {checkpoints} (size, note, kept) VALUES (%s, %s, true)"
+                " ON CONFLICT (size) DO UPDATE SET kept = true RETURNING size"
+            ),
+            (size, note),
+        )
 
     def has_news(self, since: int, apart_from: Sequence[str]) -> bool:
         """Tell whether an entry after `since` has another topic than those given."""

@@ -6,6 +6,8 @@ a smaller tree, nor another root for a size, than it did before.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import struct
@@ -13,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.core.checkpoint import Checkpoint, sign_checkpoint
+from ledger.core.merkle import EMPTY_ROOT
 from ledger.errors import Misconfigured, ReadOnly
 
 if TYPE_CHECKING:
@@ -40,6 +43,32 @@ class SignerMemory:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._turn = 0
+        self.last: Signed | None = None
+        self.reload()
+
+    def take(self) -> bool:
+        """Become the only one who stores here, knowing what others stored; False while one is.
+
+        The lock goes with the process, however that ends.
+        """
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self.reload()
+        return True
+
+    def leave(self) -> None:
+        """Let another process store here."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def reload(self) -> None:
+        """Read what was stored last, by whichever process.
+
+        Raises:
+            Misconfigured: something was stored, and none of it can be read.
+        """
         self._turn, self.last = self._load()
 
     def _load(self) -> tuple[int, Signed | None]:
@@ -52,15 +81,25 @@ class SignerMemory:
                 _, turn, size, root = _SLOT.unpack(raw[: _SLOT.size])
                 found.append((turn, Signed(size, root)))
         if not found and written:
-            raise Misconfigured(f"signer's memory {self.path}: expected a readable slot, found none")
+            raise Misconfigured(
+                f"signer's memory {self.path}: expected a readable slot, found none"
+            )
         return max(found) if found else (0, None)
 
     def store(self, signed: Signed) -> None:
-        """Make a new memory durable before its signature leaves."""
-        self._turn += 1
-        raw = _SLOT.pack(_MAGIC, self._turn, signed.size, signed.root)
-        os.pwrite(self._file, raw + _checksum(raw), (self._turn % 2) * _SLOT_BYTES)
+        """Make a new memory durable before its signature leaves.
+
+        Raises:
+            OSError: it could not be made durable.
+        """
+        turn = self._turn + 1
+        raw = _SLOT.pack(_MAGIC, turn, signed.size, signed.root)
+        raw += _checksum(raw)
+        if os.pwrite(self._file, raw, (turn % 2) * _SLOT_BYTES) != len(raw):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fdatasync(self._file)
+        # Only now: another try after a failure must hit the same slot, not the good one.
+        self._turn = turn
         self.last = signed
 
     def close(self) -> None:
@@ -78,6 +117,27 @@ class CheckpointSigner:
         self._lock = threading.Lock()
         self._newest: tuple[Signed, str] | None = None
 
+    def take_place(self) -> bool:
+        """Become the only one who signs with this memory; False while another is."""
+        with self._lock:
+            return self._memory.take()
+
+    def leave_place(self) -> None:
+        """Let another process sign."""
+        with self._lock:
+            self._memory.leave()
+
+    def begin(self) -> None:
+        """Remember the empty tree, so that a memory that knows nothing is always a lost one."""
+        with self._lock:
+            self._memory.store(Signed(0, EMPTY_ROOT))
+
+    def recall(self) -> Signed | None:
+        """Give what was signed last by anyone, read again from the file."""
+        with self._lock:
+            self._memory.reload()
+            return self._memory.last
+
     def sign(self, size: int, root: bytes) -> str:
         """Give the signed checkpoint of a tree.
 
@@ -87,6 +147,7 @@ class CheckpointSigner:
 
         Raises:
             ReadOnly: the tree is smaller than, or different from, what was signed.
+            OSError: the memory could not be made durable; nothing was signed.
         """
         with self._lock:
             wanted = Signed(size, root)
@@ -106,16 +167,6 @@ class CheckpointSigner:
             note = sign_checkpoint(checkpoint, [self._signer])
             self._newest = (wanted, note)
             return note
-
-    @property
-    def newest(self) -> tuple[Signed, str] | None:
-        """What was signed last by this process, with its note."""
-        return self._newest
-
-    @property
-    def remembered(self) -> Signed | None:
-        """What was signed last by anyone with this memory."""
-        return self._memory.last
 
 
 def _checksum(raw: bytes) -> bytes:

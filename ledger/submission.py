@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,16 +60,16 @@ def deliver(submissions: Iterable[Submission]) -> None:
     for loop, waiting in by_loop.items():
         if loop is None:
             _resolve(waiting)
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, waiting)
+        else:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, waiting)
 
 
 def _resolve(waiting: list[Submission]) -> None:
     for submission in waiting:
-        future = submission.future
-        if future.done():
-            continue  # the caller went away; what stands stands
-        if isinstance(submission.outcome, BaseException):
-            future.set_exception(submission.outcome)
-        elif submission.outcome is not None:
-            future.set_result(submission.outcome)
+        # A caller may go away at any moment; what stands stands.
+        with suppress(InvalidStateError, asyncio.InvalidStateError):
+            if isinstance(submission.outcome, BaseException):
+                submission.future.set_exception(submission.outcome)
+            elif submission.outcome is not None:
+                submission.future.set_result(submission.outcome)

@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     Present = Callable[[RecordedEvent], bool]
 
 
-def incomplete_members(event: RecordedEvent) -> list[str]:
+def incomplete_members(event: RecordedEvent) -> tuple[str, ...]:
     """List expected members that are missing, in the taxonomy's order, then `source`, `time`.
 
     A sealed member is there although it can't be read; a type that nobody knows
     expects nothing.
     """
-    missing = [name for name, choices in _groups(event.type) if not any(p(event) for p in choices)]
+    groups = _groups(event.type)
+    missing = [name for name, choices in groups if not any(has(event) for has in choices)]
     if not event.source_given:
         missing.append("source")
     if not event.time_given:
         missing.append("time")
-    return missing
+    return tuple(missing)
 
 
 @lru_cache(maxsize=256)

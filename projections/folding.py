@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -10,7 +12,7 @@ from eventsourcing import persistence
 from ledger.errors import LedgerError, ProjectionStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from projections.recorded import RecordedEvent
 
@@ -64,3 +66,19 @@ def describe(error: BaseException) -> str:
     if isinstance(cause, psycopg.Error) and cause.sqlstate:
         return f"{name} (SQLSTATE {cause.sqlstate})"
     return name
+
+
+@contextmanager
+def without_cycle_collection() -> Iterator[None]:
+    """Hold off the search for cycles while many small objects are made; entries have none.
+
+    It would look through all of them again and again, for half of the time. Blocks in
+    several threads may overlap: whoever found it enabled enables it again.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -100,7 +100,7 @@ class ViewReader:
         """Prepare a small pool; nothing connects before the first query."""
         env = Environment("views", log_environment(dsn, schema))
         self._datastore = LedgerFactory(env).datastore
-        self._tables = {
+        self._names = {
             name: Identifier(schema, name) for name in ("head", *(f"view_{view}" for view in VIEWS))
         }
         self._schema = schema
@@ -116,9 +116,7 @@ class ViewReader:
         rows = self._select(self.SELECT_STATE, (record,))
         return decode_state(rows[0][0]) if rows else None
 
-    SELECT_ACCESSES = (
-        "SELECT " + ", ".join(AccessRow._fields) + " FROM {view_access_history} WHERE "
-    )
+    SELECT_ACCESSES = "SELECT {columns} FROM {view_access_history} WHERE "
 
     def select_accesses(
         self,
@@ -167,9 +165,9 @@ FROM {tracking} t WHERE application_name = %s"""
         return found
 
     def _select(
-        self, text: str, params: Sequence[Any], **tables: Identifier
+        self, text: str, params: Sequence[Any], **names: Identifier
     ) -> list[tuple[Any, ...]]:
-        query = SQL(text).format(**self._tables, **tables)
+        query = SQL(text).format(**self._names, **names)
         with self._connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row, binary=True)
             return cursor.execute(query, params, prepare=True).fetchall()

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
@@ -20,21 +21,21 @@ from psycopg.rows import dict_row
 
 from ledger.application import LedgerLog, log_environment
 from ledger.errors import ProjectionStopped, Unavailable
-from ledger.log import BATCH
 from projections.catalogue import views_named
-from projections.folding import AWAY, fold_up_to_fault
+from projections.folding import AWAY, fold_up_to_fault, without_cycle_collection
 from projections.recorded import read_notifications
 from projections.runner import BatchProjectionRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from eventsourcing.persistence import Notification
     from eventsourcing.utils import EnvType
 
-    from projections.recorded import RecordedEvent
+    from projections.recorded import ReadBatch, RecordedEvent
     from projections.view import View
 
+REBUILD_BATCH = 20_000
+"""Entries folded in one transaction: the more, the fewer times a busy record is written."""
 LOCK_WAIT_MS = 10_000
 """How long to wait for a runner to finish its batch; only another rebuild takes longer."""
 
@@ -82,12 +83,12 @@ def rebuild(
     try:
         with ExitStack() as stack:
             views = [stack.enter_context(_open_view(view, env)) for view in classes]
-            connection = stack.enter_context(_locked(dsn, views))
             log = stack.enter_context(LedgerLog(env))
-            with connection.transaction():
-                for view in views:
-                    view.clear(connection)
-            entries = _replay(connection, views, log, on_progress)
+            writers = [stack.enter_context(_locked(dsn, view)) for view in views]
+            for writer in writers:
+                writer.clear()
+            stack.enter_context(without_cycle_collection())
+            entries = _replay(writers, log, on_progress)
     except (*AWAY, PersistenceError) as error:
         raise Unavailable("the database went away; the views hold what they had") from error
     return Rebuilt(
@@ -95,6 +96,28 @@ def rebuild(
         entries=entries,
         seconds=time.monotonic() - started,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Writer:
+    """Writes one view, holding its lock."""
+
+    view: View
+    """The view."""
+    connection: psycopg.Connection[Any]
+    """The connection whose session holds the lock."""
+
+    def clear(self) -> None:
+        with self.connection.transaction():
+            self.view.clear(self.connection)
+
+    def fold(self, events: Sequence[RecordedEvent]) -> int:
+        with self.connection.transaction():
+            return self.view.advance(self.connection.cursor(), events)
+
+    def fold_up_to_fault(self, events: Sequence[RecordedEvent]) -> None:
+        if events:
+            fold_up_to_fault(self.view.name, self.fold, events)
 
 
 @contextmanager
@@ -112,64 +135,45 @@ LOCK = "SELECT pg_advisory_lock(%s)"
 
 
 @contextmanager
-def _locked(dsn: str, views: Sequence[View]) -> Iterator[psycopg.Connection[Any]]:
-    """Give the connection that writes: its session holds every view's lock to the end.
-
-    The locks end with the session, however it ends.
-    """
+def _locked(dsn: str, view: View) -> Iterator[_Writer]:
+    """Hold a view's lock, in a session that ends with the block, however it ends."""
     with psycopg.connect(
         dsn, autocommit=True, connect_timeout=5, row_factory=dict_row
     ) as connection:
         connection.execute(f"SET lock_timeout = {LOCK_WAIT_MS}")
         connection.execute("SET synchronous_commit TO off")
         try:
-            for view in sorted(views, key=lambda view: view.lock_key):
-                connection.execute(LOCK, (view.lock_key,))
+            connection.execute(LOCK, (view.lock_key,))
         except psycopg.errors.LockNotAvailable:
             raise Unavailable(
                 f"view {view.name} is being rebuilt by somebody else", retry_after_s=60
             ) from None
-        yield connection
+        yield _Writer(view=view, connection=connection)
 
 
-def _replay(
-    connection: psycopg.Connection[Any],
-    views: Sequence[View],
-    log: LedgerLog,
-    on_progress: Callable[[int], None],
-) -> int:
+def _replay(writers: Sequence[_Writer], log: LedgerLog, on_progress: Callable[[int], None]) -> int:
     """Fold the log up to its head into emptied views, reading each entry once for all."""
     position = 0
-    for notifications in _read_ahead(log, log.recorder.max_notification_id() or 0):
-        batch = read_notifications(notifications)
-        if batch.events:
-            for view in views:
-                fold_up_to_fault(view.name, _folding(connection, view), batch.events)
-            position = batch.events[-1].seq
-        if batch.broken_seq is not None:
-            raise ProjectionStopped(views[0].name, batch.broken_seq, batch.reason)
-        on_progress(position)
+    with ThreadPoolExecutor(len(writers), thread_name_prefix="rebuild") as pool:
+        for batch in _read_ahead(log, log.recorder.max_notification_id() or 0):
+            # Taking the results raises what a thread raised, after the others are done.
+            list(pool.map(_Writer.fold_up_to_fault, writers, repeat(batch.events)))
+            position = batch.events[-1].seq if batch.events else position
+            if batch.broken_seq is not None:
+                raise ProjectionStopped(writers[0].view.name, batch.broken_seq, batch.reason)
+            on_progress(position)
     return position
 
 
-def _folding(
-    connection: psycopg.Connection[Any], view: View
-) -> Callable[[Sequence[RecordedEvent]], int]:
-    def fold(events: Sequence[RecordedEvent]) -> int:
-        with connection.transaction(), connection.cursor(binary=True) as cursor:
-            return view.advance(cursor, events)
+def _read_ahead(log: LedgerLog, head: int) -> Iterator[ReadBatch]:
+    """Read the log up to `head` in batches, one while the one before is folded."""
 
-    return fold
+    def read(first: int) -> ReadBatch:
+        return read_notifications(log.recorder.select_notifications(first, REBUILD_BATCH, head))
 
-
-def _read_ahead(log: LedgerLog, head: int) -> Iterator[Sequence[Notification]]:
-    """Give the log up to `head` in batches, reading one while the one before is folded."""
-
-    def read(first: int) -> Sequence[Notification]:
-        return log.recorder.select_notifications(first, BATCH, head)
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-log") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="read-log") as pool:
         ahead = pool.submit(read, 1)
-        while notifications := ahead.result():
-            ahead = pool.submit(read, notifications[-1].id + 1)
-            yield notifications
+        while (batch := ahead.result()).events or batch.broken_seq is not None:
+            if batch.broken_seq is None:
+                ahead = pool.submit(read, batch.events[-1].seq + 1)
+            yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
@@ -136,6 +137,7 @@ def read_entry(entry: bytes) -> RecordedEvent:
         raise TamperDetected(f"expected an entry, found {type(error).__name__}") from error
 
 
+@lru_cache(maxsize=1024)
 def short_type(full: str) -> str:
     """Give a v1 type's short name; every other name is kept whole."""
     if full.startswith("ledger.") and full.endswith(".v1"):
@@ -177,12 +179,12 @@ def _check_columns(
 ) -> None:
     if before and notification.id != before[-1].seq + 1:
         raise TamperDetected(f"expected entry {before[-1].seq + 1} next, it is missing")
-    found = (event.seq, event.stream, event.version)
-    columns = (notification.id, notification.originator_id, notification.originator_version)
-    if found != columns:
+    seq, stream = notification.id, notification.originator_id
+    version = notification.originator_version
+    if event.seq != seq or event.version != version or event.stream != stream:
         raise TamperDetected(
-            f"expected seq, stream and version as in the entry, {found[0]} {found[1]} {found[2]}; "
-            f"found columns {columns[0]} {columns[1]} {columns[2]}"
+            f"expected seq, stream and version as in the entry, {event.seq} {event.stream} "
+            f"{event.version}; found columns {seq} {stream} {version}"
         )
 
 
@@ -232,6 +234,9 @@ def uuid_of(data: dict[str, Any], name: str) -> UUID | None:
     if text is None:
         return None
     try:
-        return UUID(text)
+        return _uuid(text)
     except ValueError:
         raise TamperDetected(f"member {name}: expected a UUID") from None
+
+
+_uuid = lru_cache(maxsize=16_384)(UUID)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from eventsourcing.projection import Projection, ProjectionRunner
@@ -9,7 +10,7 @@ from eventsourcing.utils import Environment
 
 from ledger.application import LedgerLog
 from ledger.errors import ProjectionStopped
-from projections.folding import fold_up_to_fault
+from projections.folding import fold_up_to_fault, without_cycle_collection
 from projections.recorded import read_notifications
 from projections.view import View
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ledger.log import LogSubscription
     from projections.recorded import RecordedEvent
 
+FEW = 500
+"""Entries in a batch from which on the view is catching up rather than following."""
 RETRY_S = 0.2
 """How long to leave a view alone that somebody else is writing."""
 
@@ -60,9 +63,10 @@ class ViewProjection(Projection[View]):
     def _fold_notifications(
         self, notifications: Sequence[Notification], is_stopping: Event | None
     ) -> bool:
-        batch = read_notifications(notifications)
-        if batch.events and not self._fold(batch.events, is_stopping):
-            return False
+        with without_cycle_collection() if len(notifications) > FEW else nullcontext():
+            batch = read_notifications(notifications)
+            if batch.events and not self._fold(batch.events, is_stopping):
+                return False
         if batch.broken_seq is not None:
             raise ProjectionStopped(self.view.name, batch.broken_seq, batch.reason)
         return True

@@ -48,14 +48,14 @@ class Client:
         self._url = (url or own_url(settings)).rstrip("/")
         self._key = read_key(key_file or header_file(settings, ledger, role))
 
-    def post(self, path: str, body: bytes, content_type: str = "application/json") -> Answer:
-        """Send a POST and give its answer.
+    def post(self, path: str, body: bytes) -> Answer:
+        """Send JSON in a POST and give its answer.
 
         Raises:
             Refused: the service refused it; Conflict where it contradicts what is recorded.
             Unavailable: there is no answer, or the service can't answer now.
         """
-        return self._send("POST", path, body, {"Content-Type": content_type})
+        return self._send("POST", path, body, {"Content-Type": "application/json"})
 
     def get(self, path: str) -> Answer:
         """Send a GET and give its answer; raises as `post` does."""

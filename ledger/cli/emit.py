@@ -33,9 +33,11 @@ def emit(
     Keep the receipts: each names a place in the log that can't be changed unnoticed, and the
     checkpoint signs it.
     """
-    kind = "application/x-ndjson" if file.name.endswith(_LINES) else "application/json"
+    body = file.read()
+    if file.name.endswith(_LINES):
+        body = b"[%b]" % b",".join(line for line in body.splitlines() if line.strip())
     client = Client(ledger, "emitter", url, key_file)
-    answer = client.post(f"/v1/ledgers/{ledger}/events", file.read(), kind)
+    answer = client.post(f"/v1/ledgers/{ledger}/events", body)
     if as_json:
         print_json(answer.document)
         return

@@ -10,6 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from projections.completeness import incomplete_members
+from projections.copy_binary import (
+    HEADER,
+    TRAILER,
+    pack_bool,
+    pack_bytes,
+    pack_int8,
+    pack_moment,
+    pack_row_start,
+    pack_text,
+    pack_texts,
+    pack_uuid,
+)
 from projections.recorded import object_of, text_of, texts_of, uuid_of
 from projections.view import View
 from projections.views.record_state import ACCESSES
@@ -21,32 +33,34 @@ if TYPE_CHECKING:
 
     from projections.recorded import RecordedEvent
 
-COLUMNS = {
-    "seq": "int8",
-    "leaf": "bytea",
-    "record": "uuid",
-    "type": "text",
-    "time": "timestamptz",
-    "time_given": "bool",
-    "recorded": "timestamptz",
-    "actor": "uuid",
-    "actor_kind": "text",
-    "actor_role": "text",
-    "on_behalf_of": "uuid",
-    "fields": "text[]",
-    "activity": "text",
-    "purpose": "text",
-    "legal_basis": "text",
-    "outcome": "text",
-    "source": "text",
-    "reason_ref": "text",
-    "recipient": "text",
-    "recipient_kind": "text",
-    "masked": "bool",
-    "backfill": "bool",
-    "incomplete": "text[]",
-}
-"""Columns that a row is written with, and their types; the others come with corrections."""
+COLUMNS = (
+    "seq",
+    "leaf",
+    "record",
+    "type",
+    "time",
+    "time_given",
+    "recorded",
+    "actor",
+    "actor_kind",
+    "actor_role",
+    "on_behalf_of",
+    "fields",
+    "activity",
+    "purpose",
+    "legal_basis",
+    "outcome",
+    "source",
+    "reason_ref",
+    "recipient",
+    "recipient_kind",
+    "masked",
+    "backfill",
+    "incomplete",
+)
+"""Columns that a row is written with; the others come with corrections."""
+
+_ROW_START = pack_row_start(len(COLUMNS))
 
 
 class AccessHistory(View):
@@ -65,9 +79,7 @@ class AccessHistory(View):
         rows = [access_row(event) for event in events if event.type in ACCESSES]
         if rows:
             with cursor.copy(self.sql(self.COPY)) as copy:
-                copy.set_types(list(COLUMNS.values()))
-                for row in rows:
-                    copy.write_row(row)
+                copy.write(b"".join((HEADER, *rows, TRAILER)))
         for event in events:
             if event.type == "event.corrected":
                 self._mark(cursor, event)
@@ -86,8 +98,8 @@ WHERE seq = %(target)s AND seq < %(seq)s"""
             cursor.execute(self.sql(self.MARK), values)
 
 
-def access_row(event: RecordedEvent) -> tuple[Any, ...]:
-    """Give an access as a row, in the order of `COLUMNS`.
+def access_row(event: RecordedEvent) -> bytes:
+    """Give an access as a row for COPY, in the order of `COLUMNS`.
 
     Raises:
         TamperDetected: a member that the taxonomy knows isn't of its kind.
@@ -95,28 +107,31 @@ def access_row(event: RecordedEvent) -> tuple[Any, ...]:
     data = event.data
     actor = object_of(data, "actor")
     recipient = object_of(data, "recipient")
-    return (
-        event.seq,
-        event.leaf,
-        event.stream if event.stream_kind == "record" else None,
-        event.type,
-        event.time,
-        event.time_given,
-        event.recorded,
-        uuid_of(actor, "id"),
-        text_of(actor, "kind") or "person",
-        text_of(actor, "role"),
-        uuid_of(data, "on_behalf_of"),
-        texts_of(data, "fields"),
-        text_of(data, "activity"),
-        text_of(data, "purpose"),
-        text_of(data, "legal_basis"),
-        text_of(data, "outcome") or "success",
-        event.source,
-        text_of(data, "reason_ref"),
-        text_of(recipient, "id"),
-        text_of(recipient, "kind"),
-        data.get("masked"),
-        event.backfill,
-        incomplete_members(event),
+    return b"".join(
+        (
+            _ROW_START,
+            pack_int8(event.seq),
+            pack_bytes(event.leaf),
+            pack_uuid(event.stream if event.stream_kind == "record" else None),
+            pack_text(event.type),
+            pack_moment(event.time),
+            pack_bool(event.time_given),
+            pack_moment(event.recorded),
+            pack_uuid(uuid_of(actor, "id")),
+            pack_text(text_of(actor, "kind") or "person"),
+            pack_text(text_of(actor, "role")),
+            pack_uuid(uuid_of(data, "on_behalf_of")),
+            pack_texts(tuple(texts_of(data, "fields"))),
+            pack_text(text_of(data, "activity")),
+            pack_text(text_of(data, "purpose")),
+            pack_text(text_of(data, "legal_basis")),
+            pack_text(text_of(data, "outcome") or "success"),
+            pack_text(event.source),
+            pack_text(text_of(data, "reason_ref")),
+            pack_text(text_of(recipient, "id")),
+            pack_text(text_of(recipient, "kind")),
+            pack_bool(data.get("masked")),
+            pack_bool(event.backfill),
+            pack_texts(incomplete_members(event)),
+        )
     )

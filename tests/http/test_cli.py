@@ -9,9 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -21,6 +20,9 @@ from ledger.config import read_settings
 from ledger.database import open_database
 from ledger.errors import Unavailable
 from tests.fixtures.postgres import short_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 CUSTODY = [sys.executable, "-m", "ledger.cli"]
@@ -67,15 +69,16 @@ class Machine:
 
     def start(self) -> str:
         """Run `custody up` and wait until it says what to try."""
-        self.up = subprocess.Popen(
-            [*CUSTODY, "up"],
-            cwd=self.home,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=(self.home / "stderr").open("w"),
-            text=True,
-        )
+        with (self.home / "stderr").open("w") as stderr:
+            self.up = subprocess.Popen(
+                [*CUSTODY, "up"],
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         assert self.up.stdout is not None
         self.welcome = ""
         for line in self.up.stdout:
@@ -141,10 +144,8 @@ def topics(machine: Machine, schema: str = "ledger_customers") -> list[str]:
 
 def commands_in(text: str) -> list[str]:
     """Give the three commands of a text that shows them, each as the shell takes it."""
-    found = re.findall(
-        r"^(?:curl|scripts/custody|custody) (?:[^\n]*\\\n)*[^\n]*$", text, re.MULTILINE
-    )
-    return [each for each in found if re.search(r"curl -sS -H @|custody (show|verify)", each)]
+    command = r"^(?:curl -sS -H @|(?:scripts/)?custody (?:show|verify) )(?:[^\n]*\\\n)*[^\n]*$"
+    return re.findall(command, text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -25,14 +25,20 @@ from ledger.errors import (
 )
 from ledger.founding import default_origin
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from click.testing import Result
+
 KEY = "ck_" + "a" * 10 + "_" + "B" * 43
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch):
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Result]:
     """Give a function that runs a command which raises, and gives how the program ended."""
 
-    def run(error: BaseException):
+    def run(error: BaseException) -> Result:
         @click.command()
         def broken() -> None:
             raise error
@@ -63,23 +69,27 @@ def failing(monkeypatch: pytest.MonkeyPatch):
         (RuntimeError("a customer's phone number"), 3),
     ],
 )
-def test_every_way_to_end_has_an_honest_exit_code(failing, error: BaseException, code: int):
+def test_every_way_to_end_has_an_honest_exit_code(
+    failing: Callable[[BaseException], Result], error: BaseException, code: int
+):
     assert failing(error).exit_code == code
 
 
-def test_only_tampering_ends_with_1(failing):
+def test_only_tampering_ends_with_1(failing: Callable[[BaseException], Result]):
     codes = {failing(kind("x")).exit_code for kind in (ValueError, OSError, LedgerError, TypeError)}
     assert 1 not in codes
     assert 0 not in codes
 
 
-def test_a_fault_of_the_program_is_told_without_the_words_of_its_error(failing):
+def test_a_fault_of_the_program_is_told_without_the_words_of_its_error(
+    failing: Callable[[BaseException], Result],
+):
     result = failing(RuntimeError("13800138000"))
     assert "RuntimeError" in result.stderr
     assert "13800138000" not in result.output
 
 
-def test_a_refusal_names_place_and_hint(failing):
+def test_a_refusal_names_place_and_hint(failing: Callable[[BaseException], Result]):
     result = failing(Malformed("expected a string", pointer="/data/fields", hint="send one"))
     assert "/data/fields" in result.stderr
     assert "send one" in result.stderr
@@ -139,7 +149,7 @@ def test_a_key_file_without_a_key_is_refused(tmp_path: Path, text: str | None, k
     ("host", "url"),
     [
         ("127.0.0.1", "http://127.0.0.1:9000"),
-        ("0.0.0.0", "http://127.0.0.1:9000"),
+        ("0.0.0.0", "http://127.0.0.1:9000"),  # noqa: S104 (nothing is bound)
         ("::", "http://[::1]:9000"),
         ("ledger.example", "http://ledger.example:9000"),
     ],

@@ -106,7 +106,9 @@ class MemoryLog:
         seq, prev, _ = self.the_head
         seq += 1
         before = self.heads.get(stream.encode())
-        version, link = (before[0] + 1, b'"%b"' % before[1].hex().encode()) if before else (begins, b"null")
+        version, link = (
+            (before[0] + 1, b'"%b"' % before[1].hex().encode()) if before else (begins, b"null")
+        )
         recorded = recorded or f"2026-01-01T00:00:{seq // 100 % 60:02d}.{seq % 100:06d}Z"
         body = event if isinstance(event, bytes) else compact(event)
         entry = (
@@ -197,14 +199,31 @@ AGGREGATE = "0e6c3d5e-2222-4000-8000-000000000001"
 @cache
 def _built(size: int) -> MemoryLog:
     log = MemoryLog()
-    opening = {"type": "ledger.ledger.opened.v1", "data": {"origin": ORIGIN, "format": 0, "keys": [verifier_key()]}}
-    log.append("6a1f0000-0000-5000-8000-000000000000", "ledger", opening, emitter=b'{"by":"ledger"}')
+    opening = {
+        "type": "ledger.ledger.opened.v1",
+        "data": {"origin": ORIGIN, "format": 0, "keys": [verifier_key()]},
+    }
+    log.append(
+        "6a1f0000-0000-5000-8000-000000000000", "ledger", opening, emitter=b'{"by":"ledger"}'
+    )
     rng = random.Random(size)
     shapes: list[Callable[[int], object]] = [
         lambda i: {"type": "ledger.record.accessed.v1", "id": f"e{i}", "data": {"n": i}},
-        lambda i: {"id": f"e{i}", "type": "ledger.record.shared.v1", "data": {"type": "x", "event": {"a": []}}},
-        lambda i: {"id": f"e{i}", "data": {"type": "ledger.record.accessed.v1"}, "type": "ledger.record.changed.v1"},
-        lambda i: {"id": f"e{i}", "note": ',"type":"{[,"event":{', "type": "ledger.record.changed.v1"},
+        lambda i: {
+            "id": f"e{i}",
+            "type": "ledger.record.shared.v1",
+            "data": {"type": "x", "event": {"a": []}},
+        },
+        lambda i: {
+            "id": f"e{i}",
+            "data": {"type": "ledger.record.accessed.v1"},
+            "type": "ledger.record.changed.v1",
+        },
+        lambda i: {
+            "id": f"e{i}",
+            "note": ',"type":"{[,"event":{',
+            "type": "ledger.record.changed.v1",
+        },
         lambda i: {"id": f"e{i}", "part": i % 2, "of": 2, "type": "ledger.record.accessed.v1"},
     ]
     for i in range(2, size + 1):
@@ -222,9 +241,7 @@ def sound(size: int = 60) -> MemoryLog:
     return _built(size).copy()
 
 
-def trust(
-    *notes: str, key: Ed25519PrivateKey | None = SIGNING, size: int | None = 60
-) -> Any:
+def trust(*notes: str, key: Ed25519PrivateKey | None = SIGNING, size: int | None = 60) -> Any:
     keys = (vc.parse_key(verifier_key(key)),) if key else ()
     held = [*notes] or ([checkpoint(sound(size).leaves)] if size else [])
     points = tuple(vc.open_checkpoint(note, keys, held="outside", outside=True) for note in held)
@@ -258,7 +275,9 @@ def change(log: MemoryLog, seq: int, entry: bytes, *, leaf_too: bool = False) ->
 
 def other_bytes(log: MemoryLog, seq: int) -> bytes:
     entry: bytes = log.table[seq - 1].entry
-    return entry.replace(b'"by":"service"', b'"by":"person"').replace(b'"by":"ledger"}', b'"by":"ledger" }')
+    return entry.replace(b'"by":"service"', b'"by":"person"').replace(
+        b'"by":"ledger"}', b'"by":"ledger" }'
+    )
 
 
 def expect(result: Any, kind: str, seq: int | None) -> None:
@@ -401,7 +420,10 @@ def test_swapped_entries_are_reordered(one: int, two: int, bytes_only: bool):  #
     log = sound()
     a, b = log.table[one - 1], log.table[two - 1]
     if bytes_only:
-        log.table[one - 1], log.table[two - 1] = a._replace(entry=b.entry), b._replace(entry=a.entry)
+        log.table[one - 1], log.table[two - 1] = (
+            a._replace(entry=b.entry),
+            b._replace(entry=a.entry),
+        )
     else:
         log.table[one - 1], log.table[two - 1] = b._replace(seq=a.seq), a._replace(seq=b.seq)
     result = verify(log)
@@ -611,7 +633,9 @@ def bundle_files(
     first: int = 11, last: int = 40, *, record: str | None = None, size: int = 60
 ) -> dict[str, bytes]:
     log = sound(size)
-    rows = [r for r in log.table if (r.stream.decode() == record if record else first <= r.seq <= last)]
+    rows = [
+        r for r in log.table if (r.stream.decode() == record if record else first <= r.seq <= last)
+    ]
     note = checkpoint(log.leaves)
     end = rows[-1].seq
     steps = "".join(base64.b64encode(h).decode() + "\n" for h in inclusion(end - 1, log.leaves))
@@ -623,7 +647,11 @@ def bundle_files(
         "last.tlog-proof": f"c2sp.org/tlog-proof@v1\nindex {end - 1}\n{steps}\n{note}".encode(),
         "FORMAT.md": b"# The format\n",
     }
-    scope = {"kind": "record", "record": record} if record else {"kind": "range", "from": first, "to": last}
+    scope = (
+        {"kind": "record", "record": record}
+        if record
+        else {"kind": "range", "from": first, "to": last}
+    )
     manifest = {
         "format": "custody-ledger/bundle/v0",
         "ledger": ORIGIN,
@@ -656,7 +684,9 @@ def verify_files(folder: Path, files: dict[str, bytes], given: Any = None) -> An
     return vc.verify_bundle(path, given or trust(size=None))
 
 
-def attack_lines(files: dict[str, bytes], attack: Callable[[list[bytes]], None]) -> dict[str, bytes]:
+def attack_lines(
+    files: dict[str, bytes], attack: Callable[[list[bytes]], None]
+) -> dict[str, bytes]:
     lines = files["entries.jsonl"].splitlines(keepends=True)
     attack(lines)
     return files | {"entries.jsonl": b"".join(lines)}
