@@ -17,8 +17,8 @@ MAX_HEADER_BYTES = 32_768
 """Most bytes of a request's line and headers."""
 HEADERS_TIMEOUT_S = 20
 """How long a new connection may take to send its first headers."""
-MAX_CONNECTIONS = 1_000
-"""Connections past which new requests are answered 503."""
+MAX_CONNECTIONS = 800
+"""Connections past which new requests are answered 503; below the usual limit of open files."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -30,6 +30,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._inside = self.app
+        self.access_log = False  # it would hold paths and queries, whatever loggers there are
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give a new connection so long to ask for something."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("api")
 
+MAX_FRAMES = 8
 GONE = 499
 """Counted where the client went away before its answer; never sent."""
 
@@ -71,5 +73,8 @@ def route_of(scope: Scope) -> str:
 def log_unexpected(error: BaseException, place: str) -> None:
     """Log where an error comes from, without its message, which may hold a value."""
     frames = traceback.extract_tb(error.__traceback__)
-    places = " < ".join(f"{f.name} {f.filename}:{f.lineno}" for f in reversed(frames))
+    places = " < ".join(
+        f"{f.name} {'/'.join(Path(f.filename).parts[-2:])}:{f.lineno}"
+        for f in reversed(frames[-MAX_FRAMES:])
+    )
     _LOG.error("%s failed: %s at %s", place, type(error).__name__, places)

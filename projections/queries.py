@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from projections.views.record_state import RecordState
 
-MAX_PAGE = 1_000
-"""Most rows of one page."""
-
 
 class AccessRow(NamedTuple):
     """Say who looked at a record, and why: one row of the access history."""
@@ -126,7 +123,7 @@ class ViewReader:
         from_time: datetime | None = None,
         to_time: datetime | None = None,
         after_seq: int = 0,
-        limit: int = MAX_PAGE,
+        limit: int,
     ) -> list[AccessRow]:
         """Give accesses by position: the next page begins after the last row's `seq`.
 
@@ -136,7 +133,7 @@ class ViewReader:
             from_time: only those that happened at this time or later.
             to_time: only those that happened before this time.
             after_seq: only those after this position.
-            limit: most rows, at most `MAX_PAGE`.
+            limit: most rows; the caller bounds it.
         """
         wanted = {
             "seq > %s": after_seq,
@@ -147,7 +144,7 @@ class ViewReader:
         }
         given = {test: value for test, value in wanted.items() if value is not None}
         query = self.SELECT_ACCESSES + " AND ".join(given) + " ORDER BY seq LIMIT %s"
-        rows = self._select(query, [*given.values(), min(limit, MAX_PAGE)])
+        rows = self._select(query, [*given.values(), limit])
         return [AccessRow(*row) for row in rows]
 
     SELECT_POSITION = """

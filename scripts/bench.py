@@ -271,7 +271,9 @@ class Bench:
                 binary=True,
             ).fetchall()
             entries = [row[0] for row in rows]
-            connection.execute("CREATE TABLE IF NOT EXISTS bare (seq int8, leaf bytea, entry bytea)")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS bare (seq int8, leaf bytea, entry bytea)"
+            )
             self.compare(
                 f"POST of {BATCH} events, {sealed} sealed text / bare COPY of the same bytes",
                 aim,
@@ -383,8 +385,10 @@ def _show(result: dict[str, Any]) -> None:
             f"{result['bare_per_s']:,.0f} a second"
         )
     else:
-        better = result["value"] <= result["aim"] if result["most"] else (
-            result["value"] >= result["aim"]
+        better = (
+            result["value"] <= result["aim"]
+            if result["most"]
+            else (result["value"] >= result["aim"])
         )
         bound = "at most" if result["most"] else "at least"
         line = (

@@ -866,7 +866,7 @@ class Walk:
         number = link.number or 0
         if self._fill(number):
             what = f"entry {number} stands at {link.place}"
-            self._add("reordered", min(number, link.place), what, place=link.place)
+            self._add("reordered", max(1, min(number, link.place)), what, place=link.place)
             self._moved.add(number)
         elif self._fill(link.place):
             what = "the number in the bytes is another"
@@ -1288,7 +1288,7 @@ def conclude(result: Verdict, findings: list[Finding], agreed: Checkpoint | None
     result.first_bad = ordered[0] if ordered else None
     result.kinds = list(dict.fromkeys(f.kind for f in result.findings))
     result.verdict = f"tampered: {', '.join(result.kinds)}"
-    if result.first_bad is None:
+    if result.first_bad is None or result.first_bad.what.startswith(("tree_nodes", "stream_heads")):
         result.holds = (
             "the entries are chained without a break; what indexes or signs them is wrong"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
@@ -23,13 +23,18 @@ router = APIRouter(prefix="/v1", tags=["taxonomy"])
 )
 async def get_event_types(
     _: AnyCredential,
-    writer: Annotated[Writer | None, Query(alias="for", description="who writes them")] = None,
+    writer: Annotated[
+        Literal["service", "person", "ledger"] | None,
+        Query(alias="for", description="who writes them"),
+    ] = None,
 ) -> Response:
     """Describe the types that a service, a person or the ledger may write; all by default.
 
     For services the six that a developer needs come first.
     """
-    return Response(_described(writer), media_type="application/json")
+    return Response(
+        _described(None if writer is None else Writer(writer)), media_type="application/json"
+    )
 
 
 @router.get(

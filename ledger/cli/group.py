@@ -31,7 +31,6 @@ COMMANDS: Final[Mapping[str, str]] = {
     "emit": "ledger.cli.emit:emit",
     "show": "ledger.cli.show:show",
     "verify": "ledger.cli.verify:verify",
-    "export": "projections.cli:export",
     "rebuild": "projections.cli:rebuild",
 }
 """Where each command is, by name. The ledger imports neither read side nor HTTP shell: they
@@ -46,10 +45,9 @@ _CODES: Final[tuple[tuple[type[LedgerError], int], ...]] = (
 
 def load_command(name: str) -> click.Command | None:
     """Import a command by its name; None for a name that isn't one."""
-    place = COMMANDS.get(name)
-    if place is None:
+    module, _, attribute = COMMANDS.get(name, "").partition(":")
+    if not module:
         return None
-    module, _, attribute = place.partition(":")
     command: click.Command = getattr(import_module(module), attribute)
     return command
 
@@ -71,14 +69,9 @@ class Custody(click.Group):
         return load_command(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List every command with its first sentence; one that can't be loaded by name alone."""
-        rows = []
-        for name in self.list_commands(ctx):
-            try:
-                command = load_command(name)
-            except (ImportError, AttributeError):
-                command = None
-            rows.append((name, command.get_short_help_str(200) if command else "not installed"))
+        """List every command with its first sentence."""
+        found = ((name, load_command(name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str(200)) for name, command in found if command]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

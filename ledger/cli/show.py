@@ -25,10 +25,10 @@ PAGE = 1_000
 def show(
     ledger: str, subject: str, url: str | None, key_file: Path | None, *, as_json: bool
 ) -> None:
-    """Print everything that happened to one customer's record, in order.
+    """Print how one customer's record stands, and everything that happened to it, in order.
 
     SUBJECT is namespace:id, such as crm:C-10023. It goes to the service in a request's body,
-    never in a URL. The question itself becomes an entry: whoever reads evidence leaves a trace.
+    never in a URL. The questions themselves become entries: whoever reads evidence leaves a trace.
 
     Staff stand under their pseudonyms, and sealed values under their digests.
     """
@@ -37,10 +37,17 @@ def show(
     place = f"/v1/ledgers/{ledger}/records"
     record = client.post(f"{place}/lookup", question).document["record"]
     found = _entries(client, f"{place}/{record}/entries?limit={PAGE}")
+    # As of the last entry shown, folded from the entries: a view may lag behind them.
+    state = client.get(f"{place}/{record}/state?seq={found[-1]['seq']}").document["state"]
     if as_json:
-        print_json({"record": record, "entries": found})
+        print_json({"record": record, "state": state, "entries": found})
         return
-    click.echo(f"record {record}, versions 1 to {found[-1]['entry']['version']}")
+    click.echo(f"record  {record}, versions 1 to {found[-1]['entry']['version']}")
+    click.echo(f"status  {state.get('status', 'never_collected').replace('_', ' ')}")
+    if state.get("fields"):
+        click.echo(f"fields  {', '.join(state['fields'])}")
+    for purpose, consent in state.get("consents", {}).items():
+        click.echo(f"consent {purpose}: {consent['state']}, entry {consent['since']['seq']}")
     for item in found:
         _print_entry(item["seq"], item["entry"])
 

@@ -43,7 +43,7 @@ def fold(state: RecordState | None, event: RecordedEvent) -> RecordState:
             taxonomy knows isn't of its kind.
     """
     if state is None:
-        state = RecordState(record=event.stream, first_seq=event.seq, last_seq=0)
+        state = _unmet(event)
     if event.stream != state.record or event.version != state.version + 1:
         raise TamperDetected(f"expected version {state.version + 1}, found {event.version}")
     effect = _EFFECTS.get(event.type)
@@ -53,6 +53,13 @@ def fold(state: RecordState | None, event: RecordedEvent) -> RecordState:
     changes["last_seq"] = event.seq
     after: RecordState = msgspec.structs.replace(state, **changes)
     return msgspec.structs.replace(after, status=_status(after)) if restated else after
+
+
+def _unmet(event: RecordedEvent) -> RecordState:
+    """Give the state of a record before its first entry."""
+    return RecordState(
+        record=event.stream, status="never_collected", version=0, first_seq=event.seq, last_seq=0
+    )
 
 
 def state_at(

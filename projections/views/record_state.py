@@ -121,9 +121,9 @@ class RecordState(_Frozen, frozen=True, kw_only=True):
 
     record: UUID
     """The record's UUID."""
-    status: Status = "never_collected"
+    status: Status
     """How it stands, in one word."""
-    version: int = 0
+    version: int
     """How many entries this rests on: versions 1 … n of the record's stream."""
     first_seq: int
     """Position of the record's first entry."""

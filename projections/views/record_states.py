@@ -80,8 +80,8 @@ class RecordStates(View):
     # One parameter for all rows: the server reads the JSON once, for states and columns both.
     UPSERT = """
 INSERT INTO {view} AS v (record, status, version, first_seq, last_seq, state)
-SELECT (s ->> 'record')::uuid, coalesce(s ->> 'status', 'never_collected'),
-    (s ->> 'version')::bigint, (s ->> 'first_seq')::bigint, (s ->> 'last_seq')::bigint, s
+SELECT (s ->> 'record')::uuid, s ->> 'status', (s ->> 'version')::bigint,
+    (s ->> 'first_seq')::bigint, (s ->> 'last_seq')::bigint, s
 FROM jsonb_array_elements(%s::jsonb) AS s
 ON CONFLICT (record) DO UPDATE SET status = excluded.status, version = excluded.version,
     last_seq = excluded.last_seq, state = excluded.state"""

@@ -66,6 +66,13 @@ class Running:
             self.path("events"), headers=bearer(key or self.emitter), **content, **options
         )
 
+    def record(self, body: Any) -> dict[str, Any]:
+        """Record one event and give its receipt."""
+        response = self.post(body)
+        assert response.status_code == 201, response.text
+        receipt: dict[str, Any] = response.json()
+        return receipt
+
     def get(self, rest: str, *, key: str | None = None, **options: Any) -> httpx.Response:
         """Read something of the ledger."""
         headers = {**bearer(key or self.reader), **options.pop("headers", {})}

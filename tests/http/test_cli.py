@@ -180,7 +180,7 @@ def test_the_three_commands_work_as_printed(machine: Machine):
     receipt = json.loads(answers[0])
     assert receipt["version"] == 1
     assert receipt["checkpoint"]
-    assert f"record {receipt['record']}" in answers[1]
+    assert f"record  {receipt['record']}" in answers[1]
     assert "record.accessed" in answers[1]
     assert answers[2].startswith("VERIFIED")
 
@@ -269,6 +269,7 @@ def test_showing_a_customer_leaves_an_entry(machine: Machine):
     before = topics(machine).count("ledger.ledger.read.v1")
     shown = machine.json("show", "customers", "crm:C-77")
     assert [each["entry"]["version"] for each in shown["entries"]] == [1]
+    assert shown["state"]["record"] == shown["record"]
     assert topics(machine).count("ledger.ledger.read.v1") > before
 
 

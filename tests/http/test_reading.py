@@ -179,9 +179,9 @@ def test_a_record_of_nobody_is_a_404(filled: Running) -> None:
 
 def test_a_records_state_is_the_views_now_and_the_entries_then(filled: Running) -> None:
     subject = "crm:S-1"
-    first = filled.post(collected(subject)).json()
-    data = {"actor": {"id": "e0001"}, "ground": "request", "scope": "whole"}
-    second = filled.post(event(type="record.erased", subject=subject, data=data)).json()
+    first = filled.record(collected(subject))
+    data = {"actor": {"id": "e0001"}, "ground": "subject_request", "scope": "whole"}
+    second = filled.record(event(type="record.erased", subject=subject, data=data))
     filled.wait_for_views()
     rest = f"records/{first['record']}/state"
     now = StateFound.model_validate_json(filled.get(rest).content)
@@ -250,7 +250,7 @@ def test_pages_of_accesses_are_complete(filled: Running) -> None:
 
 def test_times_bound_accesses(filled: Running) -> None:
     time = "2020-01-01T08:00:00+08:00"
-    filled.post(event(subject="crm:T-1", time=time))
+    filled.record(event(subject="crm:T-1", time=time))
     asked = {"subject": "crm:T-1", "from": "2020-01-01T00:00:00Z"}
     assert len(accesses(filled, **asked).rows) == 1
     assert not accesses(filled, **asked, to="2020-01-01T00:00:00Z").rows

@@ -97,12 +97,10 @@ def test_a_refusal_names_place_and_hint(failing: Callable[[BaseException], Resul
 
 
 @pytest.mark.parametrize("name", group.COMMANDS)
-def test_every_command_of_the_ledger_loads_and_explains_itself(name: str):
-    if not group.COMMANDS[name].startswith("ledger."):
-        pytest.skip("plugged in from another layer; its own tests load it")
+def test_every_command_loads_and_explains_itself(name: str):
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0
-    assert len(result.output) > 200
+    assert len(result.output.splitlines()) > 5
 
 
 def test_help_lists_every_command_and_the_exit_codes():

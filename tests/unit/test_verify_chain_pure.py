@@ -431,6 +431,13 @@ def test_swapped_entries_are_reordered(one: int, two: int, bytes_only: bool):  #
     assert result.kinds == ["reordered"]
 
 
+def test_an_entry_moved_before_the_beginning_is_reordered():
+    log = sound()
+    log.table[4] = log.table[4]._replace(seq=-5)
+    log.rows = lambda _first, _last: iter(sorted(log.table, key=lambda r: r.seq))  # type: ignore[method-assign]
+    expect(verify(log), "reordered", 1)
+
+
 def test_a_log_turned_round_is_reordered():
     log = sound()
     log.table = [row._replace(seq=61 - row.seq) for row in log.table]
