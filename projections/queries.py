@@ -11,7 +11,7 @@ import psycopg
 from eventsourcing.persistence import PersistenceError
 from eventsourcing.utils import Environment
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composable, Identifier
 
 from ledger.application import LedgerFactory, LedgerLog, log_environment
 from ledger.errors import Unavailable
@@ -97,9 +97,10 @@ class ViewReader:
         """Prepare a small pool; nothing connects before the first query."""
         env = Environment("views", log_environment(dsn, schema))
         self._datastore = LedgerFactory(env).datastore
-        self._names = {
+        self._names: dict[str, Composable] = {
             name: Identifier(schema, name) for name in ("head", *(f"view_{view}" for view in VIEWS))
         }
+        self._names["columns"] = SQL(", ").join(map(Identifier, AccessRow._fields))
         self._schema = schema
 
     def close(self) -> None:

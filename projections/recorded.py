@@ -111,7 +111,7 @@ def read_entry(entry: bytes) -> RecordedEvent:
     try:
         parsed = _entry(entry)
         event = parsed.event
-        recorded = datetime.fromisoformat(parsed.recorded)
+        recorded = _utc(parsed.recorded)
         aggregate = parsed.stream_kind == "aggregate"
         return RecordedEvent(
             seq=parsed.seq,
@@ -147,6 +147,8 @@ def short_type(full: str) -> str:
 
 def _utc(time: str) -> datetime:
     moment = datetime.fromisoformat(time)
+    if moment.tzinfo is None:
+        raise ValueError("expected a time with its offset")
     return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 

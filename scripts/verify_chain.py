@@ -18,6 +18,7 @@ How a database is checked, in one read-only snapshot:
 4. In doubt, examine: read again, slowly; find what is altered, deleted, inserted or reordered,
    going on after the first bad entry (`Walk`), then every stream by itself.
 5. Compare the tables that index the entries: tree nodes, head, accepted, boxes.
+   With the ledger's secret keys (`--keyring`), open boxes and recompute accepted keys too.
 6. Compare the tree's root with every checkpoint's, at its size: this finds a log that was cut
    or rewritten as a whole.
 7. Give the verdict, and write an evidence file where something is wrong.
@@ -38,6 +39,7 @@ import binascii
 import csv
 import gc
 import hashlib
+import hmac
 import json
 import multiprocessing
 import os
@@ -55,8 +57,9 @@ from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -416,6 +419,12 @@ class Log(Protocol):
 
     def boxes(self) -> int:
         """Give the number of boxes."""
+
+    def sealed_rows(self) -> Iterator[SealedRow]:
+        """Give entries with box and wrapped key, in the order of `seq`."""
+
+    def accepted_rows(self) -> Iterator[tuple[bytes, int]]:
+        """Give (key, seq)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -1099,7 +1108,112 @@ def compare_checkpoints(
     return findings, agreed
 
 
-# == Section 9. A database, from start to verdict ==
+# == Section 9. With the ledger's secret keys: boxes and accepted (FORMAT.md 4) ==
+
+
+class Keyring(NamedTuple):
+    """Secrets that open what is sealed; only who runs the ledger has them."""
+
+    origin: str
+    lookup: bytes
+    epochs: dict[int, bytes]
+
+
+def read_keyring(path: Path) -> Keyring:
+    """Read a ledger's key file."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        epochs = {int(number): b64(key) for number, key in document["epochs"].items()}
+        return Keyring(str(document["origin"]), b64(document["lookup_key"]), epochs)
+    except OSError as error:
+        raise UnavailableError(f"key file: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, MalformedError):
+        raise UsageError(f"key file {path}: expected origin, lookup_key and epochs") from None
+
+
+def lp(raw: bytes) -> bytes:
+    """Give u32be length and bytes."""
+    return struct.pack(">I", len(raw)) + raw
+
+
+def decrypt(key: bytes, sealed: bytes, binding: bytes) -> bytes:
+    """Open nonce and AES-256-GCM ciphertext.
+
+    Raises:
+        MalformedError: it was made under another key, for something else, or changed.
+    """
+    try:
+        return AESGCM(key).decrypt(sealed[:12], sealed[12:], binding)
+    except (InvalidTag, ValueError):
+        raise MalformedError("doesn't open: another's, or changed") from None
+
+
+class SealedRow(NamedTuple):
+    """An entry with what stands beside it."""
+
+    seq: int
+    entry: bytes
+    box: bytes | None
+    epoch: int | None
+    wrapped: bytes | None
+    """The stream's key, wrapped."""
+
+
+def open_box(row: SealedRow, whole: dict[str, Any], key: bytes, source: bytes) -> None:
+    """Open a box and compare each disclosure with its digest in the entry (4.3 to 4.5)."""
+    ledger, event = lp(whole["ledger"].encode()), whole["event"]
+    part = struct.pack(">I", event.get("part", 0))
+    context = ledger + lp(source) + lp(event["id"].encode()) + part
+    box_key = hmac.digest(key, b"ledger/sd/v1/box" + context, "sha256")
+    binding = ledger + bytes.fromhex(whole["stream"].replace("-", "")) + struct.pack(">Q", row.seq)
+    disclosures = decrypt(box_key, row.box or b"", binding).split(b"\n")
+    digests = [
+        base64.urlsafe_b64encode(sha256(each).digest())[:43].decode() for each in disclosures
+    ]
+    if digests != list(whole["sealed"].values()):
+        raise MalformedError("opens to other values than the entry's digests")
+
+
+def check_secrets(log: Log, keyring: Keyring) -> tuple[list[Finding], list[str]]:
+    """Open every box; recompute every key of `accepted`, compared as `StreamLedger` does."""
+    findings: list[Finding] = []
+    unopened, balance, salt = 0, 0, os.urandom(32)
+    accept_key = hmac.digest(keyring.lookup, b"accepted", "sha256")
+
+    def weight(accepted: bytes, seq: int) -> int:
+        return int.from_bytes(sha256(b"%b%b%d" % (salt, accepted, seq)).digest()[:16])
+
+    for row in log.sealed_rows():
+        whole = read_event(row.entry)
+        event = whole["event"]
+        source = str(event.get("source", whole["emitter"].get("source", ""))).encode()
+        if whole["stream_kind"] != "aggregate" and event.get("part", 0) == 0:
+            message = lp(source) + lp(event["id"].encode())
+            balance += weight(hmac.digest(accept_key, message, "sha256")[:16], row.seq)
+        if row.box is None:
+            continue
+        kek = keyring.epochs.get(row.epoch or 0)
+        if kek is None or row.wrapped is None:
+            unopened += 1
+            continue
+        what = "key of the stream"
+        try:
+            owner = bytes.fromhex(whole["stream"].replace("-", ""))
+            key = decrypt(kek, row.wrapped, b"ledger/key/v1" + owner)
+            what = "box"
+            open_box(row, whole, key, source)
+        except MalformedError as error:
+            findings.append(_index("altered", row.seq, f"{what}: {error}"))
+    for accepted, seq in log.accepted_rows():
+        balance -= weight(accepted, seq)
+    if balance % 2**128:
+        what = "accepted: a key isn't that of the event its row names"
+        findings.append(_index("altered", None, what))
+    notes = [f"{unopened} boxes: their stream's key is erased or of an epoch not given"]
+    return findings[:MAX_FINDINGS], notes if unopened else []
+
+
+# == Section 10. A database, from start to verdict ==
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1108,6 +1222,7 @@ class Trust:
 
     keys: tuple[Key, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    keyring: Keyring | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -1134,6 +1249,7 @@ class Verdict:
 def find_origin(log: Log, trust: Trust) -> str:
     """Give the ledger's name: the pinned key's, else the outside checkpoint's, else entry 1's."""
     names = {key.name for key in trust.keys} | {each.origin for each in trust.checkpoints}
+    names |= {trust.keyring.origin} if trust.keyring else set()
     if len(names) > 1:
         raise UsageError(f"keys and checkpoints of {len(names)} ledgers were given; give one's")
     if names:
@@ -1213,7 +1329,18 @@ def verify_log(
     entries_bad = [f.seq for f in findings if f.seq is not None and not f.what.startswith("tree_")]
     broken_at = min(entries_bad, default=None)
     more, agreed = compare_checkpoints(points, totals, broken_at, origin)
-    return judge_log(trust, totals, findings + more, origin=origin, agreed=agreed, own=own)
+    findings += more
+    notes = [
+        "boxes: only that they stand beside entries that seal something; no keys were given",
+        "accepted: only number and range of rows; its keys need the lookup key",
+    ]
+    if trust.keyring is not None and not bad:
+        opened, notes = check_secrets(log, trust.keyring)
+        findings += opened
+        notes.append("identities and names of staff: not opened")
+    return judge_log(
+        trust, totals, findings, origin=origin, agreed=agreed, own=own, not_checked=notes
+    )
 
 
 def judge_log(
@@ -1224,6 +1351,7 @@ def judge_log(
     origin: str,
     agreed: Checkpoint | None,
     own: list[Checkpoint],
+    not_checked: list[str],
 ) -> Verdict:
     """Say what the findings amount to, and what the verdict rests on."""
     result = Verdict(
@@ -1237,10 +1365,7 @@ def judge_log(
         "sealed entries without (erased)": totals.sealed - totals.boxed,
     }
     result.rests_on = rests_on(trust)
-    result.not_checked = [
-        "boxes: only that they stand beside entries that seal something; no keys were given",
-        "accepted: only number and range of rows; its keys need the lookup key",
-    ]
+    result.not_checked = list(not_checked)
     result.checkpoints = [agreed] if agreed else []
     if findings:
         conclude(result, findings, agreed)
@@ -1272,6 +1397,8 @@ def judge_log(
 def rests_on(trust: Trust) -> list[str]:
     """Say in words what was brought from outside."""
     keys = [f"pinned key {key.name} {key.id.hex()}, given from outside" for key in trust.keys]
+    if trust.keyring is not None:
+        keys.append("the ledger's secret keys, which opened its boxes")
     points = [
         f"{each.held}, given from outside, size {each.size}"
         + (", signed by the pinned key" if each.signed else ", its signature not checked")
@@ -1299,7 +1426,7 @@ def conclude(result: Verdict, findings: list[Finding], agreed: Checkpoint | None
         result.holds += f"; entries 1 to {agreed.size} agree with {agreed.held}"
 
 
-# == Section 10. PostgreSQL ==
+# == Section 11. PostgreSQL ==
 
 _COLUMNS = (
     "SELECT e.seq, e.version, e.stream::text, e.leaf, b.seq IS NOT NULL, e.topic, e.entry"
@@ -1458,6 +1585,19 @@ class Database:
         """Give the number of boxes."""
         return int(self._all("SELECT count(*) FROM {schema}.boxes")[0][0])
 
+    def sealed_rows(self) -> Iterator[SealedRow]:
+        """Give entries with box and wrapped key, in the order of `seq`."""
+        text = (
+            "SELECT e.seq, e.entry, b.box, k.epoch, k.wrapped FROM {schema}.entries e"
+            " LEFT JOIN {schema}.boxes b ON b.seq = e.seq"
+            " LEFT JOIN {schema}.keys k ON k.id = e.stream ORDER BY e.seq"
+        )
+        return starmap(SealedRow, self._stream("sealed", text))
+
+    def accepted_rows(self) -> Iterator[tuple[bytes, int]]:
+        """Give (key, seq)."""
+        yield from self._stream("accepted", "SELECT key, seq FROM {schema}.accepted")
+
     def bounds(self) -> tuple[int, int]:
         """Give the least and the greatest `seq`, 0 where there is none."""
         least, greatest = self._all("SELECT min(seq), max(seq) FROM {schema}.entries")[0]
@@ -1500,7 +1640,7 @@ def _shown(parts: Iterable[Part], number: int) -> Iterator[Part]:
         yield part
 
 
-# == Section 11. Evidence bundles (FORMAT.md 7) ==
+# == Section 12. Evidence bundles (FORMAT.md 7) ==
 
 FILES = {
     "manifest.json": 2**24,
@@ -1838,7 +1978,7 @@ def _completeness(bundle: Bundle) -> str:
     )
 
 
-# == Section 12. Command line ==
+# == Section 13. Command line ==
 
 
 def read_trust(args: argparse.Namespace) -> Trust:
@@ -1868,7 +2008,8 @@ def read_trust(args: argparse.Namespace) -> Trust:
         if keys and not point.signed:
             raise UsageError(f"{held}: not signed by the pinned key; which of the two is wrong?")
         points.append(point)
-    return Trust(keys=keys, checkpoints=tuple(points))
+    keyring = read_keyring(Path(args.keyring)) if args.keyring else None
+    return Trust(keys=keys, checkpoints=tuple(points), keyring=keyring)
 
 
 def verify_database(args: argparse.Namespace, trust: Trust) -> Verdict:
@@ -1952,6 +2093,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="held outside; or a folder",
     )
+    add("--keyring", metavar="FILE", help="the ledger's secret keys: opens boxes as well")
     add("--evidence", metavar="PATH", help="where to write findings, if there are any")
     add("--json", action="store_true", help="write the verdict as JSON")
     jobs = min(4, os.cpu_count() or 1)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -15,8 +16,10 @@ from ledger.errors import TamperDetected
 from projections.completeness import incomplete_members
 from projections.recorded import RecordedEvent, read_entry
 from projections.views.record_fold import fold, state_at
-from projections.views.record_state import RecordState
 from projections.views.record_states import decode_state
+
+if TYPE_CHECKING:
+    from projections.views.record_state import RecordState
 
 RECORD = UUID("a5c281be-a9f7-4971-852b-5829932b442b")
 OTHER = UUID("b5c281be-a9f7-4971-852b-5829932b442b")
@@ -141,6 +144,7 @@ def test_a_number_past_what_a_double_holds_fails_no_view():
         an_entry({"type": "record.accessed"}, seq="1"),
         an_entry({"type": "record.accessed"}, recorded="yesterday"),
         an_entry({"type": "record.accessed", "time": "noon"}),
+        an_entry({"type": "record.accessed", "time": "2026-01-01T09:00:00"}),
         an_entry({"type": "record.accessed", "data": [1]}),
         an_entry({"type": "record.accessed"}).replace(b"e-1", b"\xff"),
     ],
@@ -160,10 +164,8 @@ def test_a_refusal_never_repeats_what_it_read():
 def test_damaged_entries_are_read_or_refused_and_nothing_else(noise: bytes, where: int):
     entry = an_entry({"type": "record.accessed", "data": {"fields": ["phone"]}})
     damaged = entry[:where] + noise + entry[where + len(noise) :]
-    try:
+    with suppress(TamperDetected):
         read_entry(damaged)
-    except TamperDetected:
-        pass
 
 
 def test_a_record_that_is_only_looked_at_was_never_collected():
