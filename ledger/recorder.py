@@ -174,7 +174,12 @@ class LedgerRecorder(LogReader):
             self._queue.put(None)
         if self._thread is not None:
             self._thread.join()
-        self._disconnect()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Let the connection go; whoever needs it again makes a new one."""
+        with self._writing:
+            self._disconnect()
 
     # -- the writer's thread ---------------------------------------------------
 

@@ -120,6 +120,7 @@ class Ledger:
         self.anchoring.close()
         self.recorder.close()
         self.notary.close()
+        self.recorder.disconnect()  # the notary may have used it once more
         self._memory.close()
         self._datastore.close()
 

@@ -73,10 +73,14 @@ class ViewProjection(Projection[View]):
 
     def _fold(self, events: Sequence[RecordedEvent], is_stopping: Event | None) -> bool:
         """Fold a batch as soon as nobody else writes the view; False if it must be read anew."""
-        while (position := fold_up_to_fault(self.view.name, self.view.record, events)) is None:
-            self.paused = True
-            if is_stopping is None or is_stopping.wait(RETRY_S):
-                return False
+        try:
+            while (position := fold_up_to_fault(self.view.name, self.view.record, events)) is None:
+                self.paused = True
+                if is_stopping is None or is_stopping.wait(RETRY_S):
+                    return False
+        except ProjectionStopped:
+            self.position = self.view.position()
+            raise
         self.paused = False
         self.position = position
         return position >= events[-1].seq

@@ -59,6 +59,11 @@ class View(PostgresTrackingRecorder):
         digest = sha256(f"custody ledger, view {self.datastore.schema}.{self.name}".encode())
         return int.from_bytes(digest.digest()[:8], "big", signed=True)
 
+    def max_tracking_id(self, application_name: str) -> int | None:
+        """Ask once: the library would try ten times, and could not be stopped meanwhile."""
+        with self.datastore.get_connection() as connection, connection.cursor() as cursor:
+            return self._max_tracking_id(application_name, cursor)
+
     def position(self) -> int:
         """Give the position of the last entry folded; 0 before the first."""
         return self.max_tracking_id(LedgerLog.name) or 0
