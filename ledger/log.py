@@ -38,6 +38,10 @@ POLL_S = 1.0
 BATCH = 2_000
 """Entries that a subscription reads at once."""
 
+GATHER_S = 0.05
+"""How long a reader lets entries gather once it has read all there were: many small
+batches would cost the writer, who shares the processors, more than they gain anybody."""
+
 _RETRIED = retry((InterfaceError, OperationalError), max_attempts=10, wait=0.2)
 _KIND = b',"stream_kind":"'
 
@@ -197,7 +201,8 @@ class LogSubscription(PostgresSubscription):
                 self._thread_error = self._thread_error or error
                 self.stop()
                 return
-            self._has_been_notified.wait(POLL_S)
+            if self._has_been_notified.wait(POLL_S) and not self._has_been_stopped:
+                time.sleep(GATHER_S)
 
     def _listen(self) -> None:
         while not self._has_been_stopped:

@@ -179,7 +179,7 @@ def read_notifications(notifications: Iterable[Notification]) -> ReadBatch:
 def _check_columns(
     event: RecordedEvent, notification: Notification, before: Sequence[RecordedEvent]
 ) -> None:
-    if False:
+    if before and notification.id != before[-1].seq + 1:
         raise TamperDetected(f"expected entry {before[-1].seq + 1} next, it is missing")
     seq, stream = notification.id, notification.originator_id
     version = notification.originator_version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, NewType
 from uuid import UUID, uuid5
 
@@ -119,7 +120,8 @@ def unwrap_state(entry: bytes, topic: str) -> bytes:
     if event.startswith(start + b'"state":'):
         return event[len(start) + 8 : -1]
     if event.startswith(start + b'"state_b64":"'):
-        return base64.b64decode(event[len(start) + 13 : -2], validate=True)
+        with suppress(ValueError):
+            return base64.b64decode(event[len(start) + 13 : -2], validate=True)
     raise TamperDetected("event of an aggregate: expected its topic and state")
 
 

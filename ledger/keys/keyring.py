@@ -104,7 +104,7 @@ def load_keyring(path: Path) -> Keyring:
     """
     try:
         mode = path.stat().st_mode
-        text = path.read_text()
+        text = path.read_bytes()
     except OSError as error:
         raise Misconfigured(f"key file {path}: {error.strerror}") from None
     if stat.S_IMODE(mode) & 0o077:
@@ -113,11 +113,14 @@ def load_keyring(path: Path) -> Keyring:
         document = json.loads(text)
         if document["format"] != KEYRING_FORMAT:
             raise Misconfigured(f"key file {path}: expected format {KEYRING_FORMAT}")
+        epochs = {int(n): _decode(key) for n, key in document["epochs"].items()}
+        if not epochs or not isinstance(document["origin"], str):
+            raise TypeError  # noqa: TRY301 - one refusal for whatever is wrong inside
         return Keyring(
             origin=document["origin"],
             signing=_decode(document["signing_key"]),
             lookup=_decode(document["lookup_key"]),
-            epochs={int(n): _decode(key) for n, key in document["epochs"].items()},
+            epochs=epochs,
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Misconfigured(f"key file {path}: expected a key file of this program") from None

@@ -313,6 +313,16 @@ def test_a_rebuild_gives_the_same_content(views: Place, ledger: Ledger):
     assert digest_of(views) == before
 
 
+def test_views_work_on_the_oldest_supported_server(place_15: Place):
+    with place_15.connect() as connection:
+        migrate_views(connection, schema=place_15.row.schema)
+    tell_a_story(place_15.open())
+    catch_up(place_15)
+    before = digest_of(place_15)
+    rebuild(place_15.dsn, place_15.row.schema)
+    assert digest_of(place_15) == before
+
+
 def test_one_view_is_rebuilt_alone_and_an_unknown_one_refused(views: Place, ledger: Ledger):
     tell_a_story(ledger)
     catch_up(views)
