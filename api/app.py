@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 
 from api.openapi import build_openapi
 from api.problems import install
-from api.routes import accesses, checkpoints, entries, events, health, records, taxonomy
+from api.routes import accesses, checkpoints, entries, events, exports, health, records, taxonomy
 from api.service import Service
 from api.shell import Shell
 
@@ -31,10 +31,11 @@ ROUTERS = (
     records.router,
     accesses.router,
     checkpoints.router,
+    exports.router,
     taxonomy.router,
     health.router,
 )
-"""Every route. A router for exports (`api.routes.exports`) goes here."""
+"""Every route."""
 
 
 def create_app(settings: Settings, dsn: str) -> FastAPI:

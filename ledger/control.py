@@ -115,7 +115,7 @@ class Control:
         """Give every ledger, by name."""
         with self._connect() as connection:
             rows = connection.execute(
-                f"SELECT name, origin FROM {CONTROL_SCHEMA}.ledgers ORDER BY name"
+                "SELECT name, origin FROM custody_control.ledgers ORDER BY name"
             )
             return [LedgerRow(*row) for row in rows]
 
@@ -133,7 +133,7 @@ class Control:
         with self._connect() as connection:
             try:
                 connection.execute(
-                    f"INSERT INTO {CONTROL_SCHEMA}.ledgers (name, origin) VALUES (%s, %s)", row
+                    "INSERT INTO custody_control.ledgers (name, origin) VALUES (%s, %s)", row
                 )
             except psycopg.errors.UniqueViolation:
                 raise Misconfigured(f"ledger {name}: expected none of this name") from None
@@ -171,7 +171,7 @@ class Control:
         key = f"{credential.id}_{secrets.token_urlsafe(32)}"
         with self._connect() as connection:
             connection.execute(
-                f"INSERT INTO {CONTROL_SCHEMA}.credentials"
+                "INSERT INTO custody_control.credentials"
                 " (id, ledger, role, label, hash, sources, namespaces, types)"
                 " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
                 (
@@ -192,7 +192,7 @@ class Control:
         with self._connect() as connection:
             rows = connection.execute(
                 "SELECT id, role, label, sources, namespaces, types, created, revoked"
-                f" FROM {CONTROL_SCHEMA}.credentials WHERE ledger = %s ORDER BY created, id",
+                " FROM custody_control.credentials WHERE ledger = %s ORDER BY created, id",
                 (ledger,),
             )
             names = ("id", "role", "label", "sources", "namespaces", "types", "created", "revoked")
@@ -206,7 +206,7 @@ class Control:
         """
         with self._connect() as connection:
             done = connection.execute(
-                f"UPDATE {CONTROL_SCHEMA}.credentials SET revoked = now()"
+                "UPDATE custody_control.credentials SET revoked = now()"
                 " WHERE ledger = %s AND id = %s AND revoked IS NULL",
                 (ledger, credential_id),
             )
@@ -234,7 +234,7 @@ class Control:
         with self._connect() as connection:
             row = connection.execute(
                 "SELECT hash, revoked, id, ledger, role, label, sources, namespaces, types"
-                f" FROM {CONTROL_SCHEMA}.credentials WHERE id = %s",
+                " FROM custody_control.credentials WHERE id = %s",
                 (match[1],),
             ).fetchone()
         digest = _hash(key)
@@ -260,9 +260,7 @@ def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _check_rights(
-    sources: Sequence[str], namespaces: Sequence[str], types: Sequence[str]
-) -> None:
+def _check_rights(sources: Sequence[str], namespaces: Sequence[str], types: Sequence[str]) -> None:
     if not sources:
         raise Malformed("an emitter needs at least one source; the first is its default")
     if not all(map(_SOURCE.fullmatch, sources)):

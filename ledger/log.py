@@ -127,8 +127,7 @@ class LogReader(PostgresApplicationRecorder):
     ) -> Sequence[Notification]:
         """Give entries by position, optionally of some topics only."""
         statement = self.sql(
-            "SELECT seq, stream, version, topic, entry FROM {entries}"
-            " WHERE seq >= %s AND seq <= %s"
+            "SELECT seq, stream, version, topic, entry FROM {entries} WHERE seq >= %s AND seq <= %s"
         )
         first = 1 if start is None else start + (not inclusive_of_start)
         params: list[Any] = [first, 2**62 if stop is None else stop]
@@ -156,9 +155,7 @@ class LogReader(PostgresApplicationRecorder):
     def _state(self, entry: bytes, topic: str) -> bytes:
         return entry if self.whole_entries else state_of(entry, topic)
 
-    def subscribe(
-        self, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> Subscription[Any]:
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[Any]:
         """Give entries after a position as they come, without end."""
         return LogSubscription(recorder=self, gt=gt, topics=topics)
 
@@ -177,7 +174,7 @@ class LogSubscription(PostgresSubscription):
     """
 
     # The base class sets 500 and starts its thread at once: only a property holds.
-    _select_limit = property(lambda _: BATCH, lambda _, __: None)  # type: ignore[assignment]
+    _select_limit = property(lambda _: BATCH, lambda _, __: None)
 
     def next_batch(self) -> list[Notification]:
         """Give all that has been read already, waiting for at least one entry.

@@ -198,7 +198,7 @@ class LedgerRecorder(LogReader):
             size = sum(s.size for s in submissions)
             try:
                 self._record(submissions)
-            except BaseException as error:  # a caller must never wait for ever
+            except BaseException as error:
                 _LOG.exception("recording failed")
                 for submission in submissions:
                     submission.outcome = submission.outcome or Unavailable(type(error).__name__)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import UUID
 
 from ledger.core.disclosure import (
     NONCE_BYTES,
@@ -28,6 +27,7 @@ from ledger.core.entry import build_entry, tail_of, wrap_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
     from eventsourcing.persistence import StoredEvent
 
@@ -53,6 +53,16 @@ class Placed(NamedTuple):
     version: int
     recorded: str
     repeated: bool
+
+
+class _Parts(NamedTuple):
+    """What an entry holds beside its place."""
+
+    kind: bytes
+    emitter: bytes
+    sealed: bytes
+    event: bytes
+    topic: str
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -104,43 +114,42 @@ class Group:
             self.box_seqs.append(self.seq + 1)
             self.boxes.append(box)
         kind = b"ledger" if draft.subject is None else b"record"
-        return self._add(stream, kind, version + 1, before, (draft.emitter, sealed, event), draft.type.full)
+        parts = _Parts(kind, draft.emitter, sealed, event, draft.type.full)
+        return self._add(stream, version + 1, before, parts)
 
     def place_stored(self, event: StoredEvent, stream: Identity) -> Placed:
         """Add the entry that wraps an aggregate's stored event."""
         _, before = self.heads[stream.id]
-        parts = (b'{"by":"ledger"}', b"", wrap_state(event.topic, event.state))
-        return self._add(stream, b"aggregate", event.originator_version, before, parts, event.topic)
+        state = wrap_state(event.topic, event.state)
+        parts = _Parts(b"aggregate", b'{"by":"ledger"}', b"", state, event.topic)
+        return self._add(stream, event.originator_version, before, parts)
 
     def _add(
         self,
         stream: Identity,
-        kind: bytes,
         version: int,
         before: bytes | None,
-        parts: tuple[bytes, bytes, bytes],
-        topic: str,
+        parts: _Parts,
     ) -> Placed:
         seq = self.seq + 1
         prev = self.leaves[-1] if self.leaves else self.after.leaf
-        emitter, sealed, event = parts
         entry = build_entry(
             origin=self.origin,
             seq=seq,
             prev=prev.hex().encode(),
             recorded=self.recorded.encode(),
             stream=stream.text,
-            kind=kind,
+            kind=parts.kind,
             version=version,
             stream_prev=before,
-            emitter=emitter,
-            sealed=sealed,
-            event=event,
+            emitter=parts.emitter,
+            sealed=parts.sealed,
+            event=parts.event,
         )
         leaf = sha256(b"\0" + entry).digest()
         self.streams.append(stream.id)
         self.versions.append(version)
-        self.topics.append(topic)
+        self.topics.append(parts.topic)
         self.leaves.append(leaf)
         self.entries.append(entry)
         self.heads[stream.id] = (version, leaf.hex().encode())
@@ -152,7 +161,7 @@ def event_member(draft: Draft, pseudonyms: Mapping[Name, Identity]) -> bytes:
     part = b"%d" % draft.part
     return b"".join(
         [
-            piece if type(piece) is bytes else part if piece is None else pseudonyms[piece].text
+            piece if isinstance(piece, bytes) else part if piece is None else pseudonyms[piece].text
             for piece in draft.pieces
         ]
     )

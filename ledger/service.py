@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from ledger.admission import admit
 from ledger.anchors import Anchoring, FileSink
 from ledger.core.entry import FORMAT_VERSION
 from ledger.core.merkle import prove_inclusion
+from ledger.core.note import sign_note
 from ledger.drafts import Emitter
 from ledger.errors import LedgerError, Malformed, Misconfigured, TooLarge, Unavailable
 from ledger.events.taxonomy import Writer
@@ -297,6 +299,16 @@ class Ledger:
     def inclusion_proof(self, seq: int, size: int) -> list[bytes]:
         """Give the hashes from an entry to the root of a tree of `size` (RFC 9162 2.1.3)."""
         return prove_inclusion(seq - 1, size, self.recorder.read_tree)
+
+    def attest(self, manifest: bytes) -> str:
+        """Sign that a bundle's manifest is this ledger's; give the note (FORMAT.md 7).
+
+        The text says in its first line what it is, so the note is never a checkpoint:
+        the first line of those is the origin, which has no spaces.
+        """
+        digest = hashlib.sha256(manifest).hexdigest()
+        text = f"custody-ledger manifest v0\n{self.origin}\n{digest}\n"
+        return sign_note(text, [self.signer])
 
     def _read(self, query: Any, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:

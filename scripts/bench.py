@@ -70,7 +70,7 @@ def serve(home: Path, dsn: str) -> None:
 
     async def run() -> None:
         task = asyncio.create_task(server.serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.01)
         print(server.servers[0].sockets[0].getsockname()[1], flush=True)
         await task
@@ -187,6 +187,7 @@ class Bench:
     seed: int = 0
 
     def start(self, postgres: EmbeddedPostgres) -> None:
+        """Make a ledger and serve it."""
         self.dsn = postgres.dsn
         settings = read_settings({"LEDGER_HOME": str(self.home)})
         keyring = make_keyring("custody.local/bench/00000000")
@@ -244,6 +245,7 @@ class Bench:
     # each figure
 
     def single(self) -> None:
+        """One event a request."""
         seconds = 1.0 if self.quick else 3.0
         plan = {"clients": CLIENTS, "seconds": seconds, "requests": int(12_000 * seconds)}
         events = f"/v1/ledgers/{LEDGER}/events"
@@ -256,6 +258,7 @@ class Bench:
         )
 
     def batches(self, sealed: int, aim: float) -> None:
+        """Many events a request."""
         requests = 20 if self.quick else 60
         plan = {"clients": BATCH_CLIENTS, "seconds": 60.0, "requests": requests}
 
@@ -281,6 +284,7 @@ class Bench:
             )
 
     def verifier(self) -> None:
+        """The whole log checked."""
         checkpoint = self.home / "checkpoint"
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             time.sleep(1.5)  # the newest checkpoint is stored within a second
@@ -318,6 +322,7 @@ class Bench:
         self.note("verifier's peak memory", peak / 1024, 150, "MB", most=True)
 
     def rebuild(self) -> None:
+        """Both views from entry 1."""
         from projections.rebuild import rebuild  # noqa: PLC0415 - measured alone
 
         rates = [
@@ -327,6 +332,7 @@ class Bench:
         self.note("rebuild of both views", statistics.median(rates), 30_000, "events/s")
 
     def memory(self) -> None:
+        """What the service took at most."""
         assert self.server is not None  # noqa: S101 - started before
         status = Path(f"/proc/{self.server.pid}/status").read_text()
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
+from shutil import copyfileobj
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -60,6 +61,33 @@ class Client:
     def get(self, path: str) -> Answer:
         """Send a GET and give its answer; raises as `post` does."""
         return self._send("GET", path, None, {})
+
+    def download(self, path: str, body: bytes, target: Path) -> int:
+        """Send JSON in a POST and write its answer to a new file; give the look's entry number.
+
+        Raises:
+            Refused: the service refused it.
+            Unavailable: there is no answer, or it broke off; nothing is left of the file then.
+        """
+        connection = _connect(self._url)
+        draft = target.with_name(f".{target.name}.draft")
+        try:
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+            connection.request("POST", urlsplit(self._url).path + path, body, headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _refusal(response.status, _parse(response.read()))
+            with draft.open("xb") as file:
+                copyfileobj(response, file)
+            if response.length:
+                raise Unavailable(f"{self._url}: the answer broke off")
+            draft.rename(target)
+            return int(response.headers["Custody-Read-Seq"])
+        except (OSError, HTTPException) as error:
+            raise Unavailable(f"{self._url}: no whole answer ({type(error).__name__})") from error
+        finally:
+            draft.unlink(missing_ok=True)
+            connection.close()
 
     def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         connection = _connect(self._url)

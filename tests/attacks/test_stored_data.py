@@ -229,7 +229,9 @@ def test_a_checkpoint_replaced_is_caught(victim: Victim):
     with victim.connect() as connection:
         stranger = Signer.from_private_key(victim.origin, Ed25519PrivateKey.generate())
         point = Checkpoint(origin=victim.origin, size=702, root=bytes(32))
-        connection.execute("UPDATE checkpoints SET note = %s", (sign_checkpoint(point, [stranger]),))
+        connection.execute(
+            "UPDATE checkpoints SET note = %s", (sign_checkpoint(point, [stranger]),)
+        )
     assert_caught(victim, "rewritten", None)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from eventsourcing.persistence import StoredEvent
@@ -16,7 +15,11 @@ from eventsourcing.tests.persistence import (
 from ledger.keys.keyring import make_keyring
 from ledger.recorder import LedgerRecorder
 from ledger.service import open_datastore
-from tests.fixtures.ledgers import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.fixtures.ledgers import Place
 
 
 class _OnFreshLedger:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
 from subprocess import PIPE, Popen
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ledger.config import read_settings
 from ledger.control import LedgerRow
@@ -24,6 +23,9 @@ from ledger.core.checkpoint import open_checkpoint
 from ledger.errors import LedgerError
 from ledger.service import Ledger
 from tests.fixtures.ledgers import Place, an_emitter, an_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 ANSWER_S = 20.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.fixtures.ledgers import Place
+if TYPE_CHECKING:
+    from tests.fixtures.ledgers import Place
 
 
 def seqs_by_id(place: Place) -> dict[str, list[int]]:

@@ -3,22 +3,25 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ledger.errors import Unavailable
-from ledger.service import Ledger
 from tests.faults.standing import assert_each_stands_once, seqs_by_id
 from tests.fixtures.ledgers import (
-    assert_ledger_sound,
     an_emitter,
     an_event,
+    assert_ledger_sound,
     prepare,
     record,
 )
-from tests.fixtures.postgres import ClusterFactory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ledger.service import Ledger
+    from tests.fixtures.postgres import ClusterFactory
 
 
 class Load:

@@ -15,9 +15,7 @@ def signers(processes: list[Recording]) -> list[Recording]:
 
 def test_three_processes_on_one_ledger_make_one_log(place: Place):
     shared = [an_event(subject=f"crm:C-{n % 11}") for n in range(150)]
-    grants = [
-        {"actor": {"id": "e0117"}, "grantee": f"e{n}", "role": "clerk"} for n in range(20)
-    ]
+    grants = [{"actor": {"id": "e0117"}, "grantee": f"e{n}", "role": "clerk"} for n in range(20)]
     with recording(place, 3) as processes:
         for number, process in enumerate(processes):
             own = [an_event(subject=f"crm:C-{n % 11}") for n in range(150)]

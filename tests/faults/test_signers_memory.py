@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -15,10 +13,15 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ledger.config import read_settings
 from ledger.errors import Misconfigured, ReadOnly
-from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service import Ledger
 from tests.fixtures.ledgers import Place, an_event, assert_ledger_sound, record
 from tests.fixtures.postgres import create_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ledger.postgres.embedded import EmbeddedPostgres
 
 SLOT_BYTES = 512
 
@@ -77,7 +80,9 @@ def test_a_database_whose_tail_is_another_is_read_only(place: Place, copy: Place
     """The same keys and an old memory have made other entries of the same numbers."""
     forger = replace(
         copy,
-        settings=read_settings({"LEDGER_HOME": str(tmp_path / "forger"), "LEDGER_ANCHOR_INTERVAL_S": "0"}),
+        settings=read_settings(
+            {"LEDGER_HOME": str(tmp_path / "forger"), "LEDGER_ANCHOR_INTERVAL_S": "0"}
+        ),
     )
     shutil.copytree(place.settings.keys_dir, forger.settings.keys_dir)
     forger.settings.memory_dir.mkdir()
@@ -113,8 +118,9 @@ REWRITES = {
         "UPDATE head SET (seq, leaf, recorded) ="
         " (SELECT 3, leaf, head.recorded FROM entries WHERE entries.seq = 3)"
     ),
-    "the last entry is gone": "DELETE FROM entries WHERE seq = 5;" + (
-        "UPDATE head SET (seq, leaf, recorded) ="
+    "the last entry is gone": (
+        "DELETE FROM entries WHERE seq = 5;"
+        " UPDATE head SET (seq, leaf, recorded) ="
         " (SELECT 4, leaf, head.recorded FROM entries WHERE entries.seq = 4)"
     ),
     "the last leaf is another": (
@@ -202,9 +208,7 @@ def fill_disk(ledger: Ledger) -> None:
 
 def count(place: Place) -> int:
     with psycopg.connect(place.dsn) as connection:
-        row: Any = connection.execute(
-            f"SELECT count(*) FROM {place.row.schema}.entries"
-        ).fetchone()
+        row: Any = connection.execute(f"SELECT count(*) FROM {place.row.schema}.entries").fetchone()
     return int(row[0])
 
 

@@ -67,12 +67,12 @@ class Machine:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def start(self) -> str:
+    def start(self, command: list[str] | None = None, cwd: Path | None = None) -> str:
         """Run `custody up` and wait until it says what to try."""
         with (self.home / "stderr").open("w") as stderr:
             self.up = subprocess.Popen(
-                [*CUSTODY, "up"],
-                cwd=self.home,
+                command or [*CUSTODY, "up"],
+                cwd=cwd or self.home,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -227,6 +227,25 @@ def test_up_replaces_a_credential_that_the_ledger_does_not_know(machine: Machine
     machine.start()
     assert machine.run("show", "customers", "crm:C-1").returncode in {0, 2}
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_scripts_up_works_from_anywhere_with_the_environment_it_made():
+    if not (ROOT / ".venv" / "made-from").exists():
+        pytest.skip("this checkout has no environment; scripts/test makes one")
+    with short_directory() as directory:
+        scripted = Machine(directory)
+        scripted.start([str(ROOT / "scripts" / "up")], cwd=Path("/"))
+        shown = [each.split()[0] for each in commands_in(scripted.welcome)]
+        assert shown == ["curl", "scripts/custody", "scripts/custody"]
+        done = subprocess.run(
+            [ROOT / "scripts" / "custody", "verify", "customers"],
+            cwd="/",
+            env=scripted.environment,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0
+        assert scripted.stop() == 0
 
 
 # -- emit and show -------------------------------------------------------------------

@@ -3,16 +3,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ledger.anchors import Anchoring, FileSink
 from ledger.core.checkpoint import open_checkpoint
-from ledger.service import Ledger
 from tests.fixtures.ledgers import Place, an_event, assert_ledger_sound, record
 from tests.postgres.test_notary import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ledger.service import Ledger
 
 
 @pytest.fixture

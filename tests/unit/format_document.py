@@ -32,12 +32,22 @@ SEED = bytes(range(32))
 RECORD_KEY = bytes([1]) * 32
 STAFF_KEY = bytes([2]) * 32
 RECORD = UUID("6f1c9a52-6f0e-4b3a-9c1d-2f6b7a8c9d0e")
-SENT = (
+FIRST_SENT = (
     '{"id":"7f3c-1", "type":"record.accessed", "subject":"crm:C-10023", "data":{"actor":'
-    '{"id":"e0117"}, "fields":["phone"], "activity":"support-desk", "note":"回电\\u0020138"}}',
+    '{"id":"e0117"}, "fields":["phone"], "activity":"support-desk", "note":"回电\\u0020138"}}'
+)
+SECOND_SENT = (
     '{"id":"7f3c-2","type":"ledger.record.exported.v1","source":"crm","subject":"crm:C-10023",'
     '"time":"2026-11-22T10:00:00+08:00","data":{"actor":{"id":"e0117"},"fields":["phone"],'
-    '"format":"csv","masking":"none"}}',
+    '"format":"csv","masking":"none"}}'
+)
+SENT = (FIRST_SENT, SECOND_SENT)
+
+
+KEYS = (
+    "Keys that everybody may know, so that every value below can be recomputed: the Ed25519 "
+    f"seed `{SEED.hex()}`, K of the record's stream `{RECORD_KEY.hex()}`, K of the member of staff "
+    f"`{STAFF_KEY.hex()}`. The record's UUID was drawn as `{RECORD}`."
 )
 
 
@@ -48,9 +58,10 @@ def identity(identity_id: UUID, key: bytes) -> Identity:
 def build_example() -> dict[str, object]:
     """Place three entries with fixed keys."""
     signer = Signer.from_private_key(ORIGIN, Ed25519PrivateKey.from_private_bytes(SEED))
+    key = signer.verifier.verifier_key()
     opened = (
-        '{"id":"00000000-0000-4000-8000-000000000001","type":"ledger.opened","data":{"origin":"%s",'
-        '"keys":["%s"],"format":0}}' % (ORIGIN, signer.verifier.verifier_key())
+        '{"id":"00000000-0000-4000-8000-000000000001","type":"ledger.opened","data":'
+        f'{{"origin":"{ORIGIN}","keys":["{key}"],"format":0}}}}'
     )
     own = Emitter(
         credential="", by=Writer.LEDGER, sources=("custody",), namespaces=("*",), types=frozenset()
@@ -100,9 +111,7 @@ def render_example() -> str:
     assert isinstance(entries, list)
     assert isinstance(leaves, list)
     parts = [
-        "Keys that everybody may know, so that every value below can be recomputed: the Ed25519 seed "
-        f"`{SEED.hex()}`, K of the record's stream `{RECORD_KEY.hex()}`, K of the member of staff "
-        f"`{STAFF_KEY.hex()}`. The record's UUID was drawn as `{RECORD}`.",
+        KEYS,
         "A service with the credential `ck_example234` and the default source `crm` sent:",
         _block("\n".join(SENT)),
         "The log then holds (one entry a line):",

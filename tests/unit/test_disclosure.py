@@ -182,7 +182,16 @@ def test_disclosures_that_do_not_fit_an_entry_are_told_apart():
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"!", b"e30", b"WzEsMl0", b"WzEsIm4iLDNd", b"WyJzIiwxLDNd", b"\xff", b"WyJzIiwibiIsMSwyXQ"],
+    [
+        b"",
+        b"!",
+        b"e30",
+        b"WzEsMl0",
+        b"WzEsIm4iLDNd",
+        b"WyJzIiwxLDNd",
+        b"\xff",
+        b"WyJzIiwibiIsMSwyXQ",
+    ],
 )
 def test_what_is_no_disclosure_is_malformed(raw: bytes):
     with pytest.raises(Malformed):

@@ -76,13 +76,16 @@ def test_an_entry_is_one_line_of_json_with_its_members_in_order():
 
 def test_the_tail_is_what_the_sender_determined_whatever_the_event_contains():
     event = b'{"a":",\\"sealed\\":{","sealed":{"seq":1}}'
-    later = {"seq": 9, "prev": b"a" * 64, "version": 4, "stream_prev": b"b" * 64}
-    tails = {tail_of(entry_of(event, sealed=b'"x":"y"', **place)) for place in ({}, later)}
+    later: dict[str, Any] = {"seq": 9, "prev": b"a" * 64, "version": 4, "stream_prev": b"b" * 64}
+    tails = {
+        tail_of(entry_of(event, sealed=b'"x":"y"')),
+        tail_of(entry_of(event, sealed=b'"x":"y"', **later)),
+    }
     assert tails == {b',"sealed":{"x":"y"},"event":' + event + b"}"}
 
 
 def test_no_entry_is_longer_than_its_bound():
-    far = {"seq": 2**63 - 1, "version": 2**63 - 1, "stream_prev": b"f" * 64}
+    far: dict[str, Any] = {"seq": 2**63 - 1, "version": 2**63 - 1, "stream_prev": b"f" * 64}
     for place, kind in ((far, b"aggregate"), ({}, b"record")):
         raw = entry_of(b'{"id":"a"}', kind=kind, sealed=b'"a":"b"', **place)
         bound = entry_bound(

@@ -62,9 +62,8 @@ def test_example_root_and_checkpoint_recompute():
     key_id = hashlib.sha256(origin.encode() + b"\n\x01" + public).digest()[:4]
     signed = base64.b64encode(key_id + key.sign("\n".join(NOTE[:3]).encode() + b"\n")).decode()
     assert signature == f"— {origin} {signed}"
-    assert VERIFIER == "+".join(
-        (origin, key_id.hex(), base64.b64encode(bytes([1]) + public).decode())
-    )
+    typed = base64.b64encode(bytes([1]) + public).decode()
+    assert f"{origin}+{key_id.hex()}+{typed}" == VERIFIER
 
 
 def test_example_digests_open_to_the_disclosures():

@@ -5,13 +5,17 @@ import hmac
 import json
 import stat
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ledger.core.note import parse_verifier
 from ledger.errors import Misconfigured
 from ledger.keys.keyring import load_keyring, make_keyring, save_keyring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def test_a_key_file_that_is_absent_is_named(path: Path):
         load_keyring(path)
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[Any], str]] = {
     "not JSON": lambda _: "{",
     "not an object": lambda _: "[]",
     "another format": lambda d: json.dumps({**d, "format": "custody-ledger/keyring/v9"}),
@@ -65,7 +69,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
-def test_a_broken_key_file_is_refused_without_a_word_of_its_secrets(path: Path, broken):
+def test_a_broken_key_file_is_refused_without_a_word_of_its_secrets(
+    path: Path, broken: Callable[[dict[str, str]], str]
+):
     save_keyring(path, make_keyring("custody.local/a"))
     document = json.loads(path.read_text())
     path.write_bytes(broken(document).encode(errors="surrogateescape"))

@@ -13,7 +13,9 @@ from ledger.errors import NotJson
 
 WHITE = st.text(alphabet=" \t\r\n", max_size=3)
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
-NUMBER = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?", fullmatch=True)
+NUMBER = st.from_regex(
+    r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?", fullmatch=True
+)
 
 
 def escaped(draw: st.DrawFn, text: str) -> str:
@@ -22,7 +24,9 @@ def escaped(draw: st.DrawFn, text: str) -> str:
     for char in text:
         plain = json.dumps(char, ensure_ascii=False)[1:-1]
         full = json.dumps(char)[1:-1] if ord(char) > 0x7F else f"\\u{ord(char):04x}"
-        other = draw(st.sampled_from([plain, full, full.replace("\\u", "\\u").upper().replace("\\U", "\\u")]))
+        other = draw(
+            st.sampled_from([plain, full, full.replace("\\u", "\\u").upper().replace("\\U", "\\u")])
+        )
         parts.append("\\/" if char == "/" and other == full else other)
     return '"' + "".join(parts) + '"'
 
@@ -34,7 +38,9 @@ def documents(draw: st.DrawFn, depth: int = 4) -> tuple[str, Any]:
     def spaced(text: str) -> str:
         return draw(WHITE) + text + draw(WHITE)
 
-    shape = draw(st.sampled_from(["word", "number", "text", "array", "object"] if depth else ["text"]))
+    shape = draw(
+        st.sampled_from(["word", "number", "text", "array", "object"] if depth else ["text"])
+    )
     if shape == "word":
         word = draw(st.sampled_from(["true", "false", "null"]))
         return spaced(word), json.loads(word)
@@ -50,7 +56,9 @@ def documents(draw: st.DrawFn, depth: int = 4) -> tuple[str, Any]:
         inside = ",".join(text for text, _ in items) or draw(WHITE)
         return spaced(f"[{inside}]"), [value for _, value in items]
     names = draw(st.lists(TEXT, min_size=count, max_size=count, unique=True))
-    pairs = [spaced(escaped(draw, n)) + ":" + text for n, (text, _) in zip(names, items, strict=True)]
+    pairs = [
+        spaced(escaped(draw, n)) + ":" + text for n, (text, _) in zip(names, items, strict=True)
+    ]
     inside = ",".join(pairs) or draw(WHITE)
     return spaced("{" + inside + "}"), {n: v for n, (_, v) in zip(names, items, strict=True)}
 
@@ -92,10 +100,18 @@ def test_any_bytes_are_read_or_refused_as_not_json(raw: bytes):
         with pytest.raises(NotJson):
             check_strict(raw)
     else:
-        try:
-            assert check_strict(raw) == expected
-        except NotJson as error:
-            assert re.search("twice|surrogate|0000", str(error))
+        found = read_or_refusal(raw)
+        if isinstance(found, NotJson):
+            assert re.search("twice|surrogate|0000", str(found))
+        else:
+            assert found == expected
+
+
+def read_or_refusal(raw: bytes) -> Any:
+    try:
+        return check_strict(raw)
+    except NotJson as error:
+        return error
 
 
 def refuse(_: str) -> None:
@@ -107,10 +123,9 @@ def test_a_damaged_byte_is_read_or_refused_and_never_fails_otherwise(document: A
     raw = bytearray(document[0].encode())
     at = data.draw(st.integers(0, len(raw) - 1))
     raw[at] = data.draw(st.sampled_from(b'"\\{}[]:,\x00\x1f0e-\xff\xed u'))
-    try:
-        check_strict(bytes(raw))
-    except NotJson as error:
-        assert error.pointer == "" or error.pointer.startswith("/")
+    found = read_or_refusal(bytes(raw))
+    if isinstance(found, NotJson):
+        assert not found.pointer or found.pointer.startswith("/")
 
 
 REFUSED = {

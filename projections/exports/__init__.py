@@ -1,0 +1,1 @@
+"""Evidence that leaves the ledger: bundles that verify without it."""

@@ -1,0 +1,1 @@
+"""Demonstrate a running ledger: fill it, show it, prove it, attack it."""
