@@ -40,6 +40,7 @@ from ledger.sequencing import Group, Head, Placed, accept_key, same_as_recorded
 from ledger.submission import Recorded, Submission, deliver
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from eventsourcing.persistence import StoredEvent
@@ -126,6 +127,7 @@ class LedgerRecorder(LogReader):
         self._current = False
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
+        self._gathered: dict[asyncio.AbstractEventLoop, list[Submission]] = {}
         self._deferred: list[Submission] = []
         self._writing = threading.RLock()
         self._counting = threading.Lock()
@@ -149,8 +151,31 @@ class LedgerRecorder(LogReader):
             if self._closed or self.queued > MAX_QUEUED:
                 raise Unavailable("too many events are waiting to be recorded")
             self.queued += submission.size
-            self._queue.put(submission)
+            if submission.loop is None:
+                self._queue.put(submission)
+            else:
+                self._gather(submission, submission.loop)
         self._start()
+
+    def _gather(self, submission: Submission, loop: asyncio.AbstractEventLoop) -> None:
+        """Hold a submission until the event loop has served all who are ready.
+
+        They then go to the writer together. One at a time, the first would be taken alone
+        and the others would wait for its commit: many small groups, each with its own.
+        """
+        gathered = self._gathered.setdefault(loop, [])
+        gathered.append(submission)
+        if len(gathered) == 1:
+            loop.call_soon_threadsafe(self._hand_over, loop)
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._counting:
+            gathered = self._gathered.pop(loop, [])
+            if not self._closed:
+                for submission in gathered:
+                    self._queue.put(submission)
+                return
+        self._fail(gathered, Unavailable("the ledger was closed"))
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int] | None:
         """Append an aggregate's events through the library's interface.
@@ -198,7 +223,7 @@ class LedgerRecorder(LogReader):
             size = sum(s.size for s in submissions)
             try:
                 self._record(submissions)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - nobody must wait for ever
                 _LOG.exception("recording failed")
                 for submission in submissions:
                     submission.outcome = submission.outcome or Unavailable(type(error).__name__)
@@ -523,7 +548,7 @@ class LedgerRecorder(LogReader):
         )
         used = tuple(bool(columns and columns[0]) for columns in optional)
         for columns, use in zip(optional, used, strict=True):
-            params += map(list, columns) if use else ()
+            params += [list(column) for column in columns] if use else []
         cursor = connection.cursor(binary=True)
         row = cursor.execute(self._statement(used), params, prepare=True).fetchone()
         return row is not None and row[0] == 1

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 from uuid import UUID  # noqa: TC003 - schemas are built from it
 
 from fastapi import APIRouter, Request, Response
-from projections.exports.bundle import READING, Exported, export
 from pydantic import Field, model_validator
 from starlette.requests import ClientDisconnect
 
@@ -21,6 +20,7 @@ from api.pages import MAX_SEQ
 from api.reading import NO_STORE, record_reading
 from api.schemas import Question
 from ledger.errors import NotFound, Unavailable
+from projections.exports.bundle import READING, Exported, export
 from projections.exports.scopes import WholeRange, WholeRecord
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1/ledgers/{ledger}", tags=["exports"])
 
 ZIP = "application/zip"
+READ_SEQ_HEADER = "Custody-Read-Seq"
 PIECE_BYTES = 256 * 1024
 MAX_AT_ONCE = 2
 """Bundles made at the same time: each keeps a thread and the database busy."""
@@ -71,7 +72,11 @@ class ExportQuestion(Question):
                 "Content-Disposition": {
                     "description": "A file name that tells nothing of any subject.",
                     "schema": {"type": "string"},
-                }
+                },
+                READ_SEQ_HEADER: {
+                    "description": "Position of the entry that tells of this export.",
+                    "schema": {"type": "integer"},
+                },
             },
         },
         **problems(400, 401, 403, 404, 413, 415, 422, 503),
@@ -91,7 +96,7 @@ async def make_export(request: Request, access: Reader) -> Response:
         asked = question.model_dump(mode="json", by_alias=True, exclude={"subject"})
         await record_reading(access, READING, asked, rows=0)
         raise
-    return FileAnswer(file, exported.name)
+    return FileAnswer(file, exported)
 
 
 def _make(access: Access, question: ExportQuestion) -> tuple[BinaryIO, Exported]:
@@ -100,7 +105,7 @@ def _make(access: Access, question: ExportQuestion) -> tuple[BinaryIO, Exported]
         raise Unavailable("other exports are being made", retry_after_s=5)
     try:
         scope = _scope(access, question)
-        file: BinaryIO = TemporaryFile()  # type: ignore[assignment] # noqa: SIM115 - outlives this
+        file: BinaryIO = TemporaryFile()  # noqa: SIM115 - outlives this
         try:
             opened, reader = access.open, access.credential.id
             exported = export(opened.ledger, opened.views.reader, scope, file, reader=reader)
@@ -126,7 +131,7 @@ def _scope(access: Access, question: ExportQuestion) -> Scope:
 class FileAnswer(Response):
     """Sends a file, piece by piece, and closes it however that ends."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, exported: Exported) -> None:
         size_bytes = file.seek(0, 2)
         super().__init__(
             None,
@@ -134,7 +139,8 @@ class FileAnswer(Response):
             {
                 **NO_STORE,
                 "Content-Length": str(size_bytes),
-                "Content-Disposition": f'attachment; filename="{name}"',
+                "Content-Disposition": f'attachment; filename="{exported.name}"',
+                READ_SEQ_HEADER: str(exported.read_seq),
                 "X-Content-Type-Options": "nosniff",
             },
             ZIP,

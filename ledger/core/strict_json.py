@@ -166,7 +166,7 @@ class _Explainer:
         kind, token = self._take()
         if kind == 1:
             self._string(token)
-        elif token in "{[":
+        elif token.startswith(("{", "[")):
             if depth > MAX_DEPTH:
                 raise self._error(f"expected at most {MAX_DEPTH} levels of nesting")
             (self._object if token.startswith("{") else self._array)(depth)

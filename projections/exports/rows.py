@@ -5,36 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from datetime import UTC, datetime
-from hashlib import sha256
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from projections.queries import AccessRow
-from projections.views.access_history import AccessHistory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-REPORT: Final = {"name": "access-history", "version": "1"}
-"""What the rows answer: who looked, and why."""
-MASKING: Final = "tokenise"
-"""Customers and staff stand under their UUIDs; nothing sealed is opened."""
 
-_MADE_BY = (
-    "recorded.py",
-    "completeness.py",
-    "views/access_history.py",
-    "views/record_state.py",
-)
-
-
-def projection_version() -> str:
-    """Name the view and the program that filled it: another program may read entries otherwise."""
-    place = files("projections")
-    digest = sha256()
-    for name in _MADE_BY:
-        digest.update(place.joinpath(name).read_bytes())
-    return f"{AccessHistory.name} sha256:{digest.hexdigest()}"
+FLUSH_ROWS = 500
 
 
 def write_rows(write: Callable[[bytes], object], rows: Iterable[AccessRow], as_of: int) -> int:
@@ -48,7 +27,7 @@ def write_rows(write: Callable[[bytes], object], rows: Iterable[AccessRow], as_o
     count = 0
     for count, row in enumerate(rows, 1):
         table.writerow(map(_cell, _as_of(row, as_of)))
-        if text.tell() > 65_536:
+        if count % FLUSH_ROWS == 0:
             write(text.getvalue().encode())
             text.seek(0)
             text.truncate()

@@ -27,6 +27,10 @@ class Scope(Protocol):
         """The position that the checkpoint has to cover at least."""
 
     @property
+    def holds_every_entry(self) -> bool:
+        """Whether no entry between its first and last is left out, whoever sent it."""
+
+    @property
     def name(self) -> str:
         """Words for a file's name, without any subject."""
 
@@ -51,6 +55,11 @@ class WholeRecord:
     def least_seq(self) -> int:
         """Give none in particular: what is recorded later isn't missed."""
         return 1
+
+    @property
+    def holds_every_entry(self) -> bool:
+        """Say no: other records' entries stand in between."""
+        return False
 
     @property
     def name(self) -> str:
@@ -93,6 +102,11 @@ class WholeRange:
     def least_seq(self) -> int:
         """Give the last position."""
         return self.last
+
+    @property
+    def holds_every_entry(self) -> bool:
+        """Say yes."""
+        return True
 
     @property
     def name(self) -> str:

@@ -100,9 +100,12 @@ def send(target: Target, lanes: Sequence[Iterable[Event]], *, total: int | None)
     with _progress(total) as show, ThreadPoolExecutor(len(lanes)) as pool:
         futures = [pool.submit(run, lane) for lane in lanes]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            stop.set() if any(f.done() and f.exception() for f in futures) else None
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            if any(future.exception() for future in done):
+                stop.set()
+        except BaseException:
+            stop.set()
+            raise
         for future in futures:
             future.result()
     sent.seconds = time.monotonic() - begun

@@ -6,7 +6,7 @@ import json
 import time
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from ledger.errors import Conflict, Misconfigured, NotFound, Refused, Unavailable
@@ -48,8 +48,9 @@ class Service:
         self._base = f"{parts.path.rstrip('/')}/v1/ledgers/{ledger}"
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self.url = url
+        self.base = f"{url.rstrip('/')}/v1/ledgers/{ledger}"
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -4,14 +4,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 from ledger.core.checkpoint import open_checkpoint
 from tests.fixtures.ledgers import Place, an_event, assert_ledger_sound, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pytest
 
     from ledger.service import Ledger
 
@@ -70,22 +69,26 @@ def test_the_next_one_signs_once_the_signer_has_closed(place: Place, ledger: Led
     assert_ledger_sound(place)
 
 
-def test_a_process_that_took_the_place_over_knows_what_its_predecessor_signed(
-    place: Place, ledger: Ledger
+@pytest.mark.parametrize("signed_after", [0, 1, 2])
+def test_a_process_that_takes_the_place_over_goes_on_in_its_predecessors_memory(
+    place: Place, ledger: Ledger, signed_after: int
 ):
-    """Its own memory was read when it was opened, long before."""
+    """Its own memory was read when it was opened, long before; one store with an old turn in it
+    would leave the predecessor's last slot but one as the newest."""
     other = place.open()
     for _ in range(5):
         record(ledger, an_event())
     place.close(ledger)
     eventually(lambda: other.notary.signs)
-    record(other, an_event())
+    for _ in range(signed_after):
+        record(other, an_event())
     place.close(other)
     third = place.open()
     remembered = third._memory.last
     assert remembered is not None
-    assert remembered.size == 7
+    assert remembered.size == 6 + signed_after
     assert third.recorder.stopped is None
+    assert_ledger_sound(place)
 
 
 def test_without_a_signer_a_receipt_says_that_its_checkpoint_is_still_to_come(
