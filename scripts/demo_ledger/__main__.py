@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from demo_ledger import bpic, story
-from demo_ledger.filling import fill_loans, fill_month
-from demo_ledger.proving import Proof, attack, draw_key, verify_bundle, verify_ledger
-from demo_ledger.sending import Target
-from demo_ledger.service import Service
-from demo_ledger.showing import fetch_bundle, show_record
 from ledger.cli.client import header_file, own_url, read_key
 from ledger.cli.group import INTERRUPTED, UNAVAILABLE, USAGE, exit_code
 from ledger.cli.terminal import LedgerName
 from ledger.config import read_settings
 from ledger.errors import LedgerError, Unavailable
+from scripts.demo_ledger import bpic, story
+from scripts.demo_ledger.filling import fill_loans, fill_month
+from scripts.demo_ledger.proving import Proof, attack, draw_key, verify_bundle, verify_ledger
+from scripts.demo_ledger.sending import Target
+from scripts.demo_ledger.service import Service
+from scripts.demo_ledger.showing import fetch_bundle, show_record
 
 if TYPE_CHECKING:
-    from demo_ledger.sending import Sent
     from ledger.config import Settings
+    from scripts.demo_ledger.sending import Sent
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

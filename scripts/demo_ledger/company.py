@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from demo_ledger import people
-from demo_ledger.month import APP, DESK, OFFICE, PROFILE, ROTA, Month, digest
+from scripts.demo_ledger import people
+from scripts.demo_ledger.month import APP, DESK, OFFICE, PROFILE, ROTA, Month, digest
 
 if TYPE_CHECKING:
-    from demo_ledger.month import Event
+    from scripts.demo_ledger.month import Event
 
 CUSTOMERS = len(people.CUSTOMERS)
 HERO = 0

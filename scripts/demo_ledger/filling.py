@@ -6,15 +6,15 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from demo_ledger import bpic, story
-from demo_ledger.company import HERO, play
-from demo_ledger.month import Month, closing_events
-from demo_ledger.sending import Sent, Target, send
+from scripts.demo_ledger import bpic, story
+from scripts.demo_ledger.company import HERO, play
+from scripts.demo_ledger.month import Month, closing_events
+from scripts.demo_ledger.sending import Sent, Target, send
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from demo_ledger.sending import Event
+    from scripts.demo_ledger.sending import Event
 
 
 def fill_month(target: Target, seed: int, folder: Path) -> tuple[Sent, str]:

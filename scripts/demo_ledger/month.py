@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from demo_ledger import people
+from scripts.demo_ledger import people
 
 NAMESPACE: Final = UUID("6f0c1d5e-6f37-5a5c-9d8e-6a5f2b7c4d10")
 """Namespace of the events' ids (RFC 9562 section 5.5)."""

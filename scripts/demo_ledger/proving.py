@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from demo_ledger import story
 from ledger.database import open_database
 from ledger.errors import CannotVerify, NotFound, TamperDetected, Unavailable
+from scripts.demo_ledger import story
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +147,7 @@ def _altered(proof: Proof, seq: int) -> Iterator[None]:
 
 
 def _update_by_hand(ledger: str, *, at: int, byte: int, seq: int) -> str:
-    change = UPDATE_BYTE.format(SQL(f"ledger_{ledger}")).as_string()  # type: ignore[arg-type]
+    change = UPDATE_BYTE.format(SQL(f"ledger_{ledger}")).as_string()
     statement = change.replace("%s", "{}").format(at, byte, seq)
     return f'psql -c "SET session_replication_role = replica; {statement}"'
 

@@ -6,13 +6,13 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from demo_ledger import story
 from ledger.errors import NotFound, Unavailable
+from scripts.demo_ledger import story
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from demo_ledger.service import Service
+    from scripts.demo_ledger.service import Service
 
 FOLLOW_S = 300.0
 """How long views may take to follow the log."""
