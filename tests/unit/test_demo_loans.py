@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +14,9 @@ from ledger.errors import Malformed, Unavailable
 from ledger.events.taxonomy import Writer
 from ledger.events.vocabularies import VOCABULARIES
 from scripts.demo_ledger import bpic
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TIME = "2011-10-01T00:38:44.546+02:00"
 EMITTER = Emitter(
