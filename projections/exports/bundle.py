@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from projections.exports.scopes import Scope
     from projections.queries import ViewReader
 
-MAX_ENTRIES = 1_000_000
-"""Most entries of one bundle; ranges that follow on each other hold more."""
+MAX_ENTRIES = 500_000
+"""Most entries of one bundle, about half a minute's work; further ranges hold what follows."""
 WAIT_S = 10.0
 """How long to wait for a checkpoint or a view that is a moment behind."""
 POLL_S = 0.05

@@ -34,7 +34,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--emitter-key-file", type=_FILE, help="The key that events are sent with.")
 @click.option("--reader-key-file", type=_FILE, help="The key that questions are asked with.")
 @click.option(
-    "--seed", type=click.IntRange(0, 999_999), default=1, show_default=True, help="Of the month."
+    "--seed",
+    type=click.IntRange(0, 999_999),
+    default=1,
+    show_default=True,
+    help="The invented month's seed.",
 )
 @click.option(
     "--bpic",

@@ -136,8 +136,8 @@ def _altered(proof: Proof, seq: int) -> Iterator[None]:
         said = entry[at - _MINUTE : at].decode()
         story.say(f"Entry {seq} says {said}{chr(true)}. From now on it says {said}{chr(false)}.")
         story.by_hand(_update_by_hand(proof.ledger, at=at, byte=false, seq=seq))
-        _set_byte(owner, proof, at=at, byte=false, seq=seq)
         try:
+            _set_byte(owner, proof, at=at, byte=false, seq=seq)
             yield
         finally:
             _set_byte(owner, proof, at=at, byte=true, seq=seq)

@@ -62,9 +62,9 @@ def _when_views_follow(reader: Service, question: dict[str, Any]) -> Any:
 def _print_access(row: dict[str, Any]) -> None:
     who = row.get("actor_name") or row["actor"]
     what = row["type"].removeprefix("record.")
-    fields = ", ".join(row["fields"]) or "-"
-    why = row["purpose"] or row["activity"] or "no purpose stated"
-    story.say(f"  entry {row['seq']:>6}  {row['time']}  {who} {what} {fields} ({why})")
+    fields = "".join(f" {each}" for each in row["fields"])
+    why = ": ".join(each for each in (row["activity"], row["purpose"]) if each) or "unsaid why"
+    story.say(f"  entry {row['seq']:>6}  {row['time'][:19]}Z  {who} {what}{fields} ({why})")
 
 
 def _short(value: object) -> str:

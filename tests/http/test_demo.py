@@ -120,7 +120,7 @@ def test_the_month_is_recorded_whole_and_every_step_is_taken(month: str):
 
 def test_record_and_accesses_are_shown_with_purpose(month: str):
     assert re.search(r"status +active\n", month)
-    assert re.search(r"entry +\d+  2025-11-.* accessed .*\(service\)", month)
+    assert re.search(r"entry +\d+  2025-11-.* accessed .*\(take-orders: service\)", month)
 
 
 def test_the_verifier_says_verified_then_names_the_entry_then_says_verified(month: str):
@@ -232,7 +232,9 @@ def test_every_row_of_a_file_becomes_an_event_and_a_longer_file_adds_only_what_i
     assert "credentials create" not in whole
     assert sent(whole) == (rows, rows - 700, 700)
     assert re.search(r"loan:173000 is record [0-9a-f-]{36}", whole)
-    assert re.search(r"staff-10860 accessed applicant, contact, income.*\(contract\)", whole)
+    assert re.search(
+        r"staff-10860 accessed applicant contact income.*-application: contract\)", whole
+    )
 
 
 def test_an_applications_entries_stand_in_the_order_of_the_file(company: Company, tmp_path: Path):

@@ -545,6 +545,7 @@ def test_callers_who_went_away_do_not_harm_the_writer(place: Place, ledger: Ledg
         _, drafts = ledger.admit_body(json.dumps(an_event()).encode(), an_emitter())
         gone = Submission(events=drafts, future=loop.create_future(), loop=loop)
         ledger.recorder.submit(gone)
+        loop.run_until_complete(asyncio.sleep(0))  # one turn hands it over to the writer
         loop.close()
     assert record(ledger, an_event())["seq"] == 5
     assert assert_ledger_sound(place) == 5

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +24,7 @@ EMITTER = Emitter(
     namespaces=("crm",),
     types=frozenset(),
 )
+SCRIPT = Path(__file__).parents[2] / "scripts" / "demo"
 NOT_PLAYED = {"approval.requested", "approval.decided", "record.unlinked"}
 
 
@@ -96,3 +100,9 @@ def test_the_names_are_hard_on_software():
     assert all(each in letters for each in "𠮷㛃䶮ǅø")
     assert sum(ord(each) > 0xFFFF for each in letters) >= 8
     assert any(unicodedata.bidirectional(each) in {"R", "AL"} for each in letters)
+
+
+def test_the_script_is_executable_and_plain_shell():
+    assert os.access(SCRIPT, os.X_OK)
+    assert SCRIPT.read_text(encoding="utf-8").startswith("#!/bin/sh\n")
+    subprocess.run(["sh", "-n", SCRIPT], check=True)
