@@ -76,7 +76,11 @@ def test_health_is_as_declared(service: Running) -> None:
     Health.model_validate_json(service.client.get("/readyz").content)
 
 
-QUESTIONS = {"/records/lookup": {"subject": "crm:O-1"}, "/accesses/query": {"subject": "crm:O-1"}}
+QUESTIONS = {
+    "/records/lookup": {"subject": "crm:O-1"},
+    "/accesses/query": {"subject": "crm:O-1"},
+    "/exports": {"subject": "crm:O-1"},
+}
 
 
 def good(service: Running, path: str, method: str) -> Try:

@@ -12,6 +12,7 @@ from ledger import admission, service
 from ledger.cli.group import COMMANDS
 from ledger.config import VARIABLES, read_settings
 from ledger.core import entry, strict_json
+from projections.exports import bundle
 
 ROOT = Path(__file__).parents[2]
 READMES = ("README.md", "README.zh-CN.md")
@@ -66,6 +67,7 @@ def test_every_limit_stands_in_each_readme_with_its_value(name: str):
         admission.MAX_STAFF_CHARS,
         strict_json.MAX_DEPTH,
         service.MAX_PAGE,
+        bundle.MAX_ENTRIES,
     ]
 
 
