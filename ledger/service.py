@@ -26,6 +26,7 @@ from ledger.events.taxonomy import Writer
 from ledger.identities import IdentityRow, KeyRow, Wrapping, record_name, staff_name
 from ledger.keys.keyring import load_keyring
 from ledger.notary import Notary
+from ledger.receipts import write_receipt
 from ledger.recorder import LedgerRecorder
 from ledger.signing import CheckpointSigner, SignerMemory
 from ledger.submission import Recorded, Submission
@@ -150,7 +151,8 @@ class Ledger:
         future: asyncio.Future[Recorded] = loop.create_future()
         self.recorder.submit(Submission(events=events, future=future, loop=loop))
         recorded = await future
-        return self._receipt(many, events, recorded)
+        pending = f"/v1/ledgers/{self.name}/checkpoint"
+        return write_receipt(events, recorded, many=many, pending=pending)
 
     def admit_body(self, body: bytes, emitter: Emitter) -> tuple[bool, list[list[Draft]]]:
         """Check a request's body: one event, or an array of them.
@@ -202,24 +204,6 @@ class Ledger:
         future: Future[Recorded] = Future()
         self.recorder.submit(Submission(events=[drafts], future=future))
         return future.result(timeout=60).events[0][0]
-
-    def _receipt(
-        self,
-        many: bool,  # noqa: FBT001
-        events: Sequence[Sequence[Draft]],
-        recorded: Recorded,
-    ) -> tuple[int, bytes]:
-        """Write the receipt (README.md, "Receipts")."""
-        receipts = []
-        fresh = False
-        for drafts, placed in zip(events, recorded.events, strict=True):
-            fresh = fresh or not placed[0].repeated
-            receipts.append(_event_receipt(drafts, placed))
-        document: dict[str, Any] = {"receipts": receipts} if many else dict(receipts[0])
-        document["checkpoint"] = recorded.checkpoint
-        if recorded.checkpoint is None:
-            document["checkpoint_pending"] = f"/v1/ledgers/{self.name}/checkpoint"
-        return 201 if fresh else 200, msgspec.json.encode(document)
 
     # -- reading ---------------------------------------------------------------
 
@@ -360,24 +344,3 @@ def _check_request(events: Sequence[Sequence[Draft]]) -> None:
                 "them from a request",
                 pointer=f"/{index}",
             )
-
-
-def _event_receipt(drafts: Sequence[Draft], placed: Sequence[Placed]) -> dict[str, Any]:
-    entries = [
-        {
-            "record": str(p.stream),
-            "seq": p.seq,
-            "leaf": p.leaf.hex(),
-            "version": p.version,
-            "recorded": p.recorded,
-        }
-        for p in placed
-    ]
-    document: dict[str, Any] = {"id": drafts[0].event_id.decode()}
-    if len(entries) == 1:
-        document.update(entries[0])
-    else:
-        document["entries"] = entries
-    document["incomplete"] = drafts[0].incomplete
-    document["repeated"] = placed[0].repeated
-    return document
