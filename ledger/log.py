@@ -1,6 +1,6 @@
 """Read the log through the event-sourcing library's recorder interface.
 
-Nothing here writes entries; `ledger.recorder` is the only module that does.
+Nothing here writes entries; `ledger.appending` is the only module that does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Place drafts after a head: numbers, chain, digests, boxes. No I/O but randomness.
 
 A group is built in memory from what is known at one head. Whether it stands is
-decided by the compare-and-set of that head (`ledger.recorder`).
+decided by the compare-and-set of that head (`ledger.appending`).
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class SignerMemory:
         raw += _checksum(raw)
         if os.pwrite(self._file, raw, (turn % 2) * _SLOT_BYTES) != len(raw):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fdatasync(self._file)
+        _flush(self._file)
         # Only now: another try after a failure must hit the same slot, not the good one.
         self._turn = turn
         self.last = signed
@@ -171,3 +171,7 @@ class CheckpointSigner:
 
 def _checksum(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
+
+
+def _flush(file: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(file)  # macOS has the second only

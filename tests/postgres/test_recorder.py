@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 def writer_busy(ledger: Ledger) -> Iterator[None]:
     """Hold the writer up, so that all that is submitted meanwhile is one group."""
     first: Future[Recorded] = Future()
-    with ledger.recorder._writing:
+    with ledger.recorder._following.lock:
         drafts = ledger.admit_body(json.dumps(an_event(subject="crm:busy")).encode(), an_emitter())
         ledger.recorder.submit(Submission(events=drafts[1], future=first))
-        while not ledger.recorder._queue.empty():
+        while not ledger.recorder._queue._ready.empty():
             pass  # until the writer has taken it, and waits for us
         yield
     wait([first], 10)
