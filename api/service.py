@@ -16,6 +16,7 @@ from api.metrics import Gauges, Metrics
 from api.views import Views
 from ledger.control import Control
 from ledger.service import Ledger
+from projections.process import ViewProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,19 +41,20 @@ class OpenLedger:
         settings: Settings,
         dsn: str,
         on_group: Callable[[int, float], None],
+        folding: ViewProcess,
     ) -> None:
         self._seen: tuple[int, float] | None = None
         self._on_group = on_group
         self.ledger: Ledger = Ledger(row, settings, dsn, on_group=self._measured)
-        self.views: Views = Views(row, dsn)
+        self.views: Views = Views(row, dsn, folding)
 
     def start(self) -> None:
-        """Begin to record, then to fold."""
+        """Begin to record, and make the views ready to be folded."""
         self.ledger.start()
-        self.views.start()
+        self.views.migrate()
 
     def close(self) -> None:
-        """Stop folding, then recording."""
+        """Stop reading, then recording."""
         self.views.close()
         self.ledger.close()
 
@@ -105,6 +107,7 @@ class Service:
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="api")
         self.is_open = False
         self._dsn = dsn
+        self._folding: ViewProcess | None = None
         self._looked: tuple[float, bool] = (float("-inf"), False)
 
     def open(self) -> None:
@@ -116,20 +119,26 @@ class Service:
         if self.is_open:
             return
         self.control.migrate()
+        rows = self.control.ledgers()
+        self._folding = folding = ViewProcess(self._dsn, [row.schema for row in rows])
         try:
-            for row in self.control.ledgers():
+            for row in rows:
                 measured = self.metrics.on_group(row.name)
-                opened = OpenLedger(row, self.settings, self._dsn, measured)
+                opened = OpenLedger(row, self.settings, self._dsn, measured, folding)
                 self.ledgers[row.name] = opened
                 opened.start()
+            folding.start()
         except BaseException:
             self.close_ledgers()
             raise
         self.is_open = True
 
     def close_ledgers(self) -> None:
-        """Close every ledger, whatever happens to one of them."""
+        """Stop folding, then close every ledger, whatever happens to one of them."""
         self.is_open = False
+        if self._folding is not None:
+            self._folding.close()
+            self._folding = None
         for name, opened in reversed(list(self.ledgers.items())):
             try:
                 opened.close()

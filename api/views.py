@@ -8,37 +8,35 @@ import psycopg
 
 from projections.queries import ViewReader
 from projections.schema import migrate_views
-from projections.supervisor import ViewSupervisor
 
 if TYPE_CHECKING:
     from ledger.control import LedgerRow
+    from projections.process import ViewProcess
     from projections.queries import ViewPosition
     from projections.supervisor import ViewStatus
 
 
 class Views:
-    """The views of one ledger: what keeps them up to date, and what reads them."""
+    """The views of one ledger: how they stand, and what reads them."""
 
-    def __init__(self, row: LedgerRow, dsn: str) -> None:
+    def __init__(self, row: LedgerRow, dsn: str, process: ViewProcess) -> None:
         self._dsn = dsn
         self._schema = row.schema
-        self._supervisor = ViewSupervisor(dsn, row.schema)
+        self._process = process
         self.reader = ViewReader(dsn, row.schema)
 
-    def start(self) -> None:
-        """Begin to fold."""
+    def migrate(self) -> None:
+        """Bring the views' tables up to date, for the process that folds."""
         with psycopg.connect(self._dsn, autocommit=True, connect_timeout=5) as connection:
             migrate_views(connection, schema=self._schema)
-        self._supervisor.start()
 
     def close(self) -> None:
-        """Stop folding."""
-        self._supervisor.stop()
+        """Stop reading."""
         self.reader.close()
 
     def standing(self) -> list[ViewStatus]:
         """Say how each view stands."""
-        return self._supervisor.status()
+        return self._process.standing(self._schema)
 
     def position(self, view: str) -> ViewPosition:
         """Give how far a view has come, whichever process folds it.

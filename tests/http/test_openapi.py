@@ -157,6 +157,8 @@ def unavailable(
 def test_every_declared_status_can_be_met(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _record(service)
+    service.wait_for_views()
     # That none is met which isn't declared is checked at every answer in all these tests.
     tries: list[tuple[str, str, int]] = [
         (path, method.upper(), int(status))
