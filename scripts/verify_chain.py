@@ -14,7 +14,7 @@ How a database is checked, in one read-only snapshot:
 2. Open every checkpoint in the database under the pinned keys.
 3. Sweep: read all entries in the order of `seq` and recompute leaf, chain, tree; compare each
    column with the bytes. Which entry follows which in a stream is checked in constant memory
-   (`StreamLedger`). The sweep only says *sound* or *doubtful*, and is made for speed.
+   (`Streams`). The sweep only says *sound* or *doubtful*, and is made for speed.
 4. In doubt, examine: read again, slowly; find what is altered, deleted, inserted or reordered,
    going on after the first bad entry (`Walk`), then every stream by itself.
 5. Compare the tables that index the entries: tree nodes, head, accepted, boxes.
@@ -49,20 +49,19 @@ import sys
 import time
 import zipfile
 import zlib
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 VERIFIED, TAMPERED, USAGE, UNAVAILABLE, INCOMPLETE = range(5)
 MAX_ENTRY_BYTES = 65_535
@@ -100,6 +99,22 @@ class Finding:
     found: str | None = None
     place: int | None = None
     """Where it stands now: the row's or the line's number, where that differs."""
+
+
+def finding(
+    kind: str,
+    seq: int | None,
+    what: str,
+    expected: bytes | str | None = None,
+    found: bytes | str | None = None,
+    *,
+    place: int | None = None,
+) -> Finding:
+    """Make a finding; hashes in hex."""
+    expected, found = (
+        value.hex() if isinstance(value, bytes) else value for value in (expected, found)
+    )
+    return Finding(kind=kind, seq=seq, what=what, expected=expected, found=found, place=place)
 
 
 # == Section 1. Signed notes, verifier keys, checkpoints (FORMAT.md 5) ==
@@ -390,41 +405,7 @@ def is_first_of_event(kind: bytes, event: bytes) -> bool:
     return b'"part":' not in event or read_event(event).get("part", 0) == 0
 
 
-# == Section 4. What is checked, seen from here ==
-
-
-class Log(Protocol):
-    """A ledger's tables, in one snapshot. A database, or lists in memory."""
-
-    def head(self) -> tuple[int, bytes, bytes] | None:
-        """Give the row (seq, leaf, recorded), if there is one."""
-
-    def rows(self, first: int, last: int | None) -> Iterator[Row]:
-        """Give entries in the order of `seq`."""
-
-    def rows_by_stream(self) -> Iterator[Row]:
-        """Give entries in the order of stream, version, seq."""
-
-    def stream_heads(self) -> Iterator[tuple[bytes, int, bytes]]:
-        """Give (stream, version, leaf) in the order of stream."""
-
-    def tree_nodes(self) -> Iterator[tuple[int, int, bytes]]:
-        """Give (level, idx, hash) in the order of level, idx."""
-
-    def checkpoints(self) -> Iterator[tuple[int, str]]:
-        """Give (size, note) in the order of size."""
-
-    def accepted(self) -> tuple[int, int, int, int]:
-        """Give number, least, greatest and sum of `seq`."""
-
-    def boxes(self) -> int:
-        """Give the number of boxes."""
-
-    def sealed_rows(self) -> Iterator[SealedRow]:
-        """Give entries with box and wrapped key, in the order of `seq`."""
-
-    def accepted_rows(self) -> Iterator[tuple[bytes, int]]:
-        """Give (key, seq)."""
+# == Section 4. What reading all entries amounts to ==
 
 
 @dataclass(slots=True, kw_only=True)
@@ -448,246 +429,236 @@ class Totals:
     """Root at each size that a checkpoint states, as far as the log reaches."""
 
 
-# == Section 5. Streams in constant memory ==
+# == Section 5. Streams, not all of which fit in memory ==
 
 
-class StreamLedger:
+class Streams:
     """Checks that each stream's entries follow one another, without holding every stream.
 
-    Take each entry as a write of (stream, version, leaf) and each `stream_prev` as a read of
+    Take each entry as a write of (leaf, stream, version) and each `stream_prev` as a read of
     what the stream's entry before wrote; a stream's head is the last read. If as multisets
     writes = reads + heads, then every entry is followed by exactly one entry of its stream
     with the next version, or is its head, and as each stream has one head, one chain.
-    The multisets are compared by sums of a hash under a random key that is drawn anew for
-    each run, so nobody can prepare entries whose sums agree by design (Blum, Evans, Gemmell,
-    Kannan, Naor: Checking the correctness of memories, 1991). Chance of missing: about
-    entries / 2^128.
 
-    Streams seen lately are kept in two generations, so that most pairs of write and read are
-    compared directly and never hashed.
+    Writes that nothing has read yet are kept in `unread`, where nearly every read finds its
+    own. What doesn't fit goes into a balance: the sum of a hash of each write, less that of each
+    read, under a random key that is drawn anew for each run, so nobody can prepare entries whose
+    sums agree by design (Blum, Evans, Gemmell, Kannan, Naor: Checking the correctness of
+    memories, 1991). Chance of missing: about entries / 2^128.
     """
 
-    GENERATION = 40_000
+    LIMIT = 150_000
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.balance = 0
-        self.young: dict[bytes, tuple[int, bytes]] = {}
-        self.old: dict[bytes, tuple[int, bytes]] = {}
+        self.unread: dict[bytes, tuple[bytes, int]] = {}
 
-    def hash(self, stream: bytes, version: int, leaf: bytes) -> int:
-        """Give the keyed hash of one write: 36 bytes of stream, version, 64 hex digits."""
-        message = b"%b%b%d %b" % (self.key, stream, version, leaf)
-        return int.from_bytes(sha256(message).digest()[:16])
+    def weigh(self, leaf: bytes, stream: bytes, version: int) -> int:
+        """Give the keyed hash of one write or read: 64 hex digits, 36 bytes, version."""
+        return int.from_bytes(sha256(b"%b%b%b%d" % (self.key, leaf, stream, version)).digest()[:16])
 
-    def grow_old(self) -> None:
-        """Give up the older generation to the sums."""
-        for stream, (version, leaf) in self.old.items():
-            self.balance += self.hash(stream, version, leaf)
-        self.old, self.young = self.young, {}
+    def follow(
+        self,
+        leaves: Sequence[bytes],
+        streams: Sequence[bytes],
+        versions: Sequence[int],
+        links: Sequence[bytes],
+    ) -> list[int]:
+        """Take entries; give the places of those that begin a stream.
 
-    def close(self) -> int:
-        """Give writes less reads."""
-        self.grow_old()
-        self.grow_old()
-        return self.balance
+        Raises:
+            DoubtError: an entry's `stream_prev` is an entry of another stream or version.
+        """
+        self.unread.update(zip(leaves, zip(streams, versions, strict=True), strict=True))
+        expected = [
+            (stream, version - 1) for stream, version in zip(streams, versions, strict=True)
+        ]
+        read = [self.unread.pop(link, None) for link in links]
+        begun = []
+        for at in [at for at, write in enumerate(read) if write is None]:
+            read[at] = expected[at]
+            if links[at]:
+                self.balance -= self.weigh(links[at], *expected[at])
+            else:
+                begun.append(at)
+        if read != expected:
+            raise DoubtError
+        if len(self.unread) > self.LIMIT:
+            self.settle()
+        return begun
+
+    def settle(self) -> None:
+        """Give up what is kept to the balance."""
+        self.balance += sum(self.weigh(leaf, *write) for leaf, write in self.unread.items())
+        self.unread = {}
 
 
 # == Section 6. The sweep: sound, or doubtful ==
 
 
-class Part(NamedTuple):
-    """What a sweep over a range of entries amounts to; ranges begin after a multiple of 256."""
+class Chunk(NamedTuple):
+    """256 rows of `entries` after a multiple of 256, or the log's last few, column by column.
 
-    entries: int
-    prev: bytes
-    """Hex leaf that the first entry names as the one before it."""
-    leaf: bytes
-    """Hex leaf of the last."""
-    first_recorded: bytes
-    recorded: bytes
-    tiles: list[bytes]
-    marks: dict[int, list[bytes]]
-    """Size wanted to the peaks after the last complete tile."""
-    balance: int
-    boxed: int
-    sealed: int
-    firsts: int
-    firsts_sum: int
-
-
-_KINDS = {ord("r"): b"record", ord("l"): b"ledger", ord("a"): b"aggregate"}
-
-
-def sweep(  # noqa: C901, PLR0912, PLR0915 - one loop, since a call costs as much as a hash
-    rows: Iterable[Row] | Iterable[tuple[Any, ...]],
-    *,
-    origin: str,
-    first: int,
-    key: bytes,
-    sizes: Sequence[int],
-) -> Part:
-    """Check entries from `first` on, quickly.
-
-    Everything the ledger wrote before `sealed` is known from the columns and the entry before,
-    so it is built and compared as one piece instead of being parsed; that checks the columns too.
-
-    Raises:
-        DoubtError: something isn't plainly right.
+    Rows are joined by a comma; `topics` by LF; `leaves` as PostgreSQL's binary array; `entries` by
+    LF and 0x00, with 0x00 in front: a leaf's hash is over 0x00 and the entry, which holds no LF.
+    What is null comes as nothing. A value that holds a separator is one piece too many.
     """
-    named = json.dumps(origin, ensure_ascii=False).encode().replace(b"%", b"%%")
-    front = b'{"v":0,"ledger":%b,"seq":%%d,"prev":"%%b","recorded":"%%b","stream":"%%b",' % named
-    front += b'"stream_kind":"%b","version":%d,"stream_prev":'
-    opening, following = front + b'null,"emitter":{', front + b'"%b","emitter":{'
-    time_at = len(b'{"v":0,"ledger":%b,"seq":,"prev":"","recorded":"' % named) + 64
-    time_at += len(str(first)) - named.count(b"%%")
-    power = 10 ** len(str(first))
-    streams = StreamLedger(key)
-    young, old, generation = streams.young, streams.old, streams.GENERATION
-    emitter, emitter_size = b"\0", 0
-    needles: dict[bytes, tuple[bytes, bytes]] = {}
-    wanted = deque(size for size in sizes if size >= first)
-    seq, prev, recorded, first_recorded, begun = first - 1, b"", b"", b"", b""
-    hashes: list[bytes] = []
-    tiles: list[bytes] = []
-    marks: dict[int, list[bytes]] = {}
-    boxed_count = sealed_count = firsts = firsts_sum = 0
-    hasher = sha256
-    for number, stream, version, topic, column, entry, boxed in rows:
-        seq += 1
-        if seq == power:
-            power *= 10
-            time_at += 1
-        # 1. The leaf, and its column.
-        leaf = hasher(b"\0" + entry).digest()
-        if number != seq or leaf != column or len(entry) > MAX_ENTRY_BYTES:
-            raise DoubtError(seq)
-        # 2. Time and kind, from where they must stand.
-        moment = entry[time_at : time_at + 27]
-        if moment != recorded:
-            if moment < recorded or not _TIME.fullmatch(moment):
-                raise DoubtError(seq)
-            recorded = moment
-        try:
-            kind = _KINDS[entry[time_at + 92]]
-        except (KeyError, IndexError):
-            raise DoubtError(seq) from None
-        if not begun:
-            begun = prev = entry[time_at - 78 : time_at - 14]
-            first_recorded = moment
-        # 3. All that the ledger wrote: seq, prev, stream, version, stream_prev.
-        known = young.get(stream) or (old.pop(stream, None) if old else None)
-        if known is not None:
-            before, link = known
-            if version != before + 1:
-                raise DoubtError(seq)
-            expected = following % (seq, prev, moment, stream, kind, version, link)
-        else:
-            expected = opening % (seq, prev, moment, stream, kind, version)
-            if entry.startswith(expected):
-                if version != 1 and (version != 0 or kind != b"aggregate"):
-                    raise DoubtError(seq)
-            else:
-                at = len(expected) - 16
-                link = entry[at + 1 : at + 65]
-                expected = following % (seq, prev, moment, stream, kind, version, link)
-                streams.balance -= streams.hash(stream, version - 1, link)
-        if not entry.startswith(expected):
-            raise DoubtError(seq)
-        prev = leaf.hex().encode()
-        young[stream] = (version, prev)
-        if len(young) >= generation:
-            streams.grow_old()
-            young, old = streams.young, streams.old
-        # 4. The emitter, the sealed digests, the event.
-        at = len(expected) - 1
-        if entry.startswith(emitter, at):
-            sealed_at = at + emitter_size
-        else:
-            sealed_at = entry.find(b',"sealed":{', at)
-            emitter = entry[at:sealed_at]
-            if sealed_at < 0 or not _EMITTER.fullmatch(emitter):
-                raise DoubtError(seq)
-            emitter += b',"sealed":{'
-            emitter_size = sealed_at - at
-        event_at = entry.find(b'},"event":{', sealed_at + 10) + 10
-        if event_at < 10 or entry[-2:] != b"}}":
-            raise DoubtError(seq)
-        if event_at == sealed_at + 21:
-            if boxed:
-                raise DoubtError(seq)
-        else:
-            sealed_count += 1
-            boxed_count += boxed
-        # 5. The topic. A member `,"type":"T"` before the event's first nested value is its own.
-        try:
-            start, inner = needles[topic]
-        except KeyError:
-            text = json.dumps(topic.decode(errors="replace"), ensure_ascii=False).encode()
-            start, inner = needles[topic] = (b'{"topic":%b,"state' % text, b',"type":%b' % text)
-        if kind == b"aggregate":
-            if (
-                not entry.startswith(start, event_at)
-                and _topic_or_doubt(kind, entry[event_at:-1], seq) != topic
-            ):
-                raise DoubtError(seq)
-        else:
-            if not entry.startswith(inner[1:], event_at + 1):
-                at = entry.find(inner, event_at)
-                if (
-                    at < 0
-                    or entry.find(b"{", event_at + 1, at) >= 0
-                    or entry.find(b"[", event_at + 1, at) >= 0
-                ) and _topic_or_doubt(kind, entry[event_at:-1], seq) != topic:
-                    raise DoubtError(seq)
-            if entry.find(b'"part":', event_at) < 0 or _first_or_doubt(
-                kind, entry[event_at:-1], seq
-            ):
-                firsts += 1
-                firsts_sum += seq
-        # 6. The tree.
-        hashes.append(leaf)
-        if not seq & 255:
-            tiles.append(fold(hashes))
-            hashes = []
-        if wanted and wanted[0] == seq:
-            marks[wanted.popleft()] = peaks(hashes)
-    return Part(
-        seq - first + 1,
-        begun,
-        prev,
-        first_recorded,
-        recorded,
-        tiles,
-        marks,
-        streams.close(),
-        boxed_count,
-        sealed_count,
-        firsts,
-        firsts_sum,
+
+    seqs: bytes
+    streams: bytes
+    versions: bytes
+    topics: bytes
+    leaves: bytes
+    boxes: bytes
+    """`seq` of the boxes in this range."""
+    entries: bytes
+
+
+def entry_pattern(origin: str) -> re.Pattern[bytes]:
+    r"""Give what finds the pieces of every entry in a chunk.
+
+    A dot stands for what is compared with something known afterwards. The topic is captured
+    where it stands first, or after `id`; elsewhere it is for `topic_of`.
+    """
+    named = re.escape(json.dumps(origin, ensure_ascii=False).encode())
+    return re.compile(
+        rb'(\0\{"v":0,"ledger":%b,"seq":([1-9][0-9]*),"prev":"(.{64})","recorded":"(.{27})",'
+        rb'"stream":"(.{36})","stream_kind":"(?:record|ledger|(aggregate))",'
+        rb'"version":(0|[1-9][0-9]*),"stream_prev":(?:null|"(.{64})"),"emitter":(\{[^}]*\}),'
+        rb'"sealed":\{("?)[^}]*\},"event":\{(?:(?(6)"topic"|(?:"id":"([^"]*)(?<!\\)",)?"type")'
+        rb':"([^"\\]*)"(?(6),"state|))?[^\n]*\}\})(?:\n|\Z)' % named,
+        re.DOTALL,
     )
 
 
-def _topic_or_doubt(kind: bytes, event: bytes, seq: int) -> bytes:
-    try:
-        return topic_of(kind, event)
-    except MalformedError:
-        raise DoubtError(seq) from None
+class Sweep:
+    """Checks a range of entries quickly, 256 at a time: each step takes a whole column.
+
+    A range begins after a multiple of 256. Where something isn't plainly right, DoubtError is
+    raised; what it is, the examination says.
+    """
+
+    def __init__(self, *, origin: str, first: int, key: bytes, sizes: Iterable[int]) -> None:
+        self.pattern = entry_pattern(origin)
+        self.streams = Streams(key)
+        self.first = self.next = first
+        self.before = self.leaf = b""
+        """Hex leaf of the entry before the first, as that names it; of the last."""
+        self.first_recorded = self.recorded = b""
+        self.emitters: set[bytes] = set()
+        self.tiles: list[bytes] = []
+        self.sizes = set(sizes)
+        self.marks: dict[int, list[bytes]] = {}
+        """Size wanted to the peaks after the last complete tile."""
+        self.boxed = self.sealed = self.firsts = self.firsts_sum = 0
+
+    def take(self, chunk: Chunk) -> None:
+        """Check the next chunk."""
+        found = self.pattern.findall(chunk.entries)
+        if not found:
+            raise DoubtError(self.next)
+        raws, seqs, prevs, times, streams, kinds, versions, links, emitters, seals, ids, topics = (
+            zip(*found, strict=True)
+        )
+        number = len(raws)
+        leaves = [sha256(raw).digest() for raw in raws]
+        hexes = struct.unpack("64s" * number, b"".join(leaves).hex().encode())
+        if b"" in topics:
+            topics = tuple(topic or _topic(raw) for topic, raw in zip(topics, raws, strict=True))
+        if not self.recorded:
+            self.before = self.leaf = prevs[0]
+            self.first_recorded = self.recorded = times[0]
+        size = b"\0\0\0 "
+        right = (
+            # Every byte is an entry's, and every column is what the bytes say.
+            sum(map(len, raws)) + number - 1 == len(chunk.entries)
+            and max(map(len, raws)) <= 1 + MAX_ENTRY_BYTES
+            and b",".join(seqs) == chunk.seqs
+            and b",".join(streams) == chunk.streams
+            and b",".join(versions) == chunk.versions
+            and b"\n".join(topics) == chunk.topics
+            and size + size.join(leaves) == chunk.leaves[20:]
+            # One entry follows the other.
+            and [*map(int, seqs)] == [*range(self.next, self.next + number)]
+            and prevs == (self.leaf, *hexes[:-1])
+            and [self.recorded, *times] == sorted((self.recorded, *times))
+            and all(map(_TIME.fullmatch, set(times)))
+            and all(map(_EMITTER.fullmatch, set(emitters) - self.emitters))
+        )
+        if not right:
+            raise DoubtError(self.next)
+        numbers = [*map(int, versions)]
+        for at in self.streams.follow(hexes, streams, numbers, links):
+            if numbers[at] != 1 and (numbers[at] or not kinds[at]):
+                raise DoubtError(self.next)
+        self._count(chunk, raws, kinds, seals, ids)
+        self._grow(leaves)
+        self.emitters = set(emitters)
+        self.leaf, self.recorded = hexes[-1], times[-1]
+        self.next += number
+
+    def _count(
+        self,
+        chunk: Chunk,
+        raws: Sequence[bytes],
+        kinds: Sequence[bytes],
+        seals: Sequence[bytes],
+        ids: Sequence[bytes],
+    ) -> None:
+        """Count sealed entries, their boxes, and the entries that `accepted` has a row for."""
+        here = range(self.next, self.next + len(raws))
+        self.sealed += len(raws) - seals.count(b"")
+        if chunk.boxes:
+            boxed = set(map(int, chunk.boxes.split(b","))).intersection(here)
+            if not all(seals[seq - self.next] for seq in boxed):
+                raise DoubtError(self.next)
+            self.boxed += len(boxed)
+        # A later part of an event stands directly after another, under the same id (1.5);
+        # to look for `part` in every entry would take longer than all of the above.
+        maybe = [0]
+        if b"" in ids or len(set(ids)) < len(ids):
+            maybe += [at for at in range(1, len(ids)) if ids[at] in {b"", ids[at - 1]}]
+        later = [
+            at for at in maybe if kinds[at] or (b'"part":' in raws[at] and _is_later(raws[at]))
+        ]
+        self.firsts += len(here) - len(later)
+        self.firsts_sum += sum(here) - sum(here[at] for at in later)
+
+    def _grow(self, leaves: list[bytes]) -> None:
+        at = self.next - 1
+        for size in self.sizes.intersection(range(at + 1, at + len(leaves) + 1)):
+            self.marks[size] = peaks(leaves[: (size - at) & 255])
+        if len(leaves) == 256:
+            self.tiles.append(fold(leaves))
 
 
-def _first_or_doubt(kind: bytes, event: bytes, seq: int) -> bool:
-    try:
-        return is_first_of_event(kind, event)
-    except MalformedError:
-        raise DoubtError(seq) from None
+def _topic(raw: bytes) -> bytes:
+    entry = read_entry(raw[1:])
+    return topic_of(entry.kind, entry.event)
 
 
-def join_parts(parts: Iterable[Part], log: Log, key: bytes) -> Totals:
+def _is_later(raw: bytes) -> bool:
+    entry = read_entry(raw[1:])
+    return not is_first_of_event(entry.kind, entry.event)
+
+
+def sweep(chunks: Iterable[Chunk], **place: Any) -> Sweep:
+    """Check a range of entries; the keywords are those of `Sweep`."""
+    part = Sweep(**place)
+    for chunk in chunks:
+        part.take(chunk)
+    part.streams.settle()
+    return part
+
+
+def join_parts(parts: Iterable[Sweep], log: Database, key: bytes) -> Totals:
     """Join the ranges' sweeps in order, and settle the streams' balance with their heads."""
-    totals, balance, at = Totals(), 0, 0
+    totals, streams, at = Totals(), Streams(key), 0
     for part in parts:
-        if part.prev != totals.leaf.hex().encode() or part.first_recorded < totals.recorded:
-            raise DoubtError(at + 1)
+        follows = (part.first, part.before) == (totals.entries + 1, totals.leaf.hex().encode())
+        if not follows or part.first_recorded < totals.recorded:
+            raise DoubtError(part.first)
         sizes = sorted(part.marks)
         for tile in [*part.tiles, None]:
             while sizes and sizes[0] >> 8 == at >> 8:
@@ -696,17 +667,20 @@ def join_parts(parts: Iterable[Part], log: Log, key: bytes) -> Totals:
             if tile is not None:
                 totals.tree.add_tile(tile)
                 at += 256
-        at = totals.entries = totals.reach = totals.entries + part.entries
+        at = totals.entries = totals.reach = part.next - 1
         totals.leaf, totals.recorded = bytes.fromhex(part.leaf.decode()), part.recorded
         totals.boxed += part.boxed
         totals.sealed += part.sealed
         totals.firsts += part.firsts
         totals.firsts_sum += part.firsts_sum
-        balance += part.balance
-    streams = StreamLedger(key)
+        streams.balance += part.streams.balance
+    last = b""
     for stream, version, leaf in log.stream_heads():
-        balance -= streams.hash(stream, version, leaf.hex().encode())
-    if balance % 2**128:
+        if stream <= last:
+            raise DoubtError("two heads of a stream")
+        last = stream
+        streams.balance -= streams.weigh(leaf.hex().encode(), stream, version)
+    if streams.balance % 2**128:
         raise DoubtError("streams")
     return totals
 
@@ -786,7 +760,7 @@ class Walk:
                 self.wrong_places.add(link.place)
             else:
                 self._blame(number, SUSPECT, link)
-        return sorted(self.findings, key=lambda finding: finding.seq or 0)
+        return sorted(self.findings, key=lambda each: each.seq or 0)
 
     def _judge(self, link: Link, after: Link | None) -> None:
         number = link.number
@@ -896,22 +870,22 @@ class Walk:
         if more.get("place") is not None and len(self.wrong_places) < MAX_FINDINGS * 100:
             self.wrong_places.add(more["place"])
         if len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(kind=kind, seq=seq, what=what, **more))
+            self.findings.append(finding(kind, seq, what, **more))
 
 
-def examine(log: Log, *, origin: str, sizes: Iterable[int]) -> tuple[Totals, list[Finding]]:
+def examine(log: Database, *, origin: str, sizes: Iterable[int]) -> tuple[Totals, list[Finding]]:
     """Read every entry slowly and say what is wrong."""
     totals, walk = Totals(), Walk(1, "0" * 64)
     columns: list[Finding] = []
     wanted = set(sizes)
     rest: list[bytes] = []
-    for row in log.rows(1, None):
+    for row in log.rows():
         leaf, entry = leaf_hash(row.entry), None
         try:
             entry = read_entry(row.entry)
             wrong = list(compare_columns(row, entry, origin, totals))
         except MalformedError as error:
-            wrong = [_index("altered", row.seq, str(error))]
+            wrong = [finding("altered", row.seq, str(error))]
         number, before = (entry.seq, entry.prev) if entry else (None, "")
         walk.feed(Link(row.seq, number, before, leaf.hex(), leaf != row.leaf))
         columns += wrong if len(columns) < MAX_FINDINGS else []
@@ -925,13 +899,11 @@ def examine(log: Log, *, origin: str, sizes: Iterable[int]) -> tuple[Totals, lis
     head = log.head()
     findings = walk.finish((head[0], head[1].hex()) if head else (0, ""))
     totals.reach = walk.reach
-    kinds = {finding.kind for finding in findings}
-    for finding in columns:
-        follows = (kinds and finding.what == EARLIER) or (
-            kinds - {"altered"} and finding.what == SEQ
-        )
-        if not follows and finding.seq not in walk.wrong_places:
-            findings.append(finding)
+    kinds = {each.kind for each in findings}
+    for each in columns:
+        moved = each.what == SEQ and kinds - {"altered"}
+        if each.seq not in walk.wrong_places and not moved and not (kinds and each.what == EARLIER):
+            findings.append(each)
     if not findings and head is not None and head[0] == totals.reach:
         findings = examine_streams(log)
     return totals, findings
@@ -960,86 +932,83 @@ def compare_columns(row: Row, entry: Entry, origin: str, totals: Totals) -> Iter
         (not earlier, EARLIER),
         (entry.is_sealed or not row.boxed, "a box stands beside an entry that seals nothing"),
     )
-    yield from (_index("altered", row.seq, what) for right, what in rules if not right)
+    yield from (finding("altered", row.seq, what) for right, what in rules if not right)
 
 
-def examine_streams(log: Log) -> list[Finding]:
+def examine_streams(log: Database) -> list[Finding]:
     """Follow every stream by itself, where the chain as a whole holds."""
     findings: list[Finding] = []
-    lasts = _last_of_streams(log, findings)
-    heads = log.stream_heads()
-    last, head = next(lasts, None), next(heads, None)
-    while (last or head) and len(findings) < MAX_FINDINGS:
-        if last is None or (head is not None and head[0] < last[1]):
-            findings.append(_index("inserted", None, "stream_heads: a stream without entries"))
-            head = next(heads, None)
-        elif head is None or last[1] < head[0]:
-            findings.append(_index("deleted", last[0], "stream_heads: none for this stream"))
-            last = next(lasts, None)
-        else:
-            if head != last[1:]:
-                what = f"stream_heads: version {head[1]}, the stream's last entry has {last[2]}"
-                ahead = head[1] > last[2]
-                kind, seq = ("truncated", None) if ahead else ("altered", last[0])
-                findings.append(_index(kind, seq, what, head[2], last[3]))
-            last, head = next(lasts, None), next(heads, None)
-    return sorted(findings, key=lambda finding: finding.seq or sys.maxsize)
+    for last, head in paired(_last_of_streams(log, findings), log.stream_heads(), 1):
+        if last is None:
+            findings.append(finding("inserted", None, "stream_heads: a stream without entries"))
+        elif head is None:
+            findings.append(finding("deleted", last[3], "stream_heads: none for this stream"))
+        elif head != last[:3]:
+            what = f"stream_heads: version {head[1]}, the stream's last entry has {last[1]}"
+            kind, seq = ("truncated", None) if head[1] > last[1] else ("altered", last[3])
+            findings.append(finding(kind, seq, what, head[2], last[2]))
+        if len(findings) >= MAX_FINDINGS:
+            break
+    return sorted(findings, key=lambda each: each.seq or sys.maxsize)
 
 
-def _last_of_streams(log: Log, findings: list[Finding]) -> Iterator[tuple[int, bytes, int, bytes]]:
-    """Give (seq, stream, version, leaf) of every stream's last entry; note what doesn't follow."""
-    last: tuple[int, bytes, int, bytes] | None = None
+def _last_of_streams(log: Database, findings: list[Finding]) -> Iterator[tuple[Any, ...]]:
+    """Give (stream, version, leaf, seq) of every stream's last entry; note what doesn't follow."""
+    last: tuple[Any, ...] | None = None
     for row in log.rows_by_stream():
-        entry = read_entry(row.entry)
-        if last is None or last[1] != row.stream:
+        entry, wrong = read_entry(row.entry), None
+        if last is None or last[0] != row.stream:
             if last is not None:
                 yield last
             begins = row.version == 1 or (row.version == 0 and entry.kind == b"aggregate")
             if not begins or entry.stream_prev:
-                findings.append(_index("deleted", row.seq, "the stream's beginning is missing"))
-        elif row.version > last[2] + 1:
-            what = f"versions {last[2] + 1} to {row.version - 1} of the stream are missing"
-            findings.append(_index("deleted", row.seq, what))
-        elif row.version <= last[2]:
-            findings.append(_index("inserted", row.seq, "a second entry with this version"))
-        elif entry.stream_prev != last[3].hex():
+                wrong = finding("deleted", row.seq, "the stream's beginning is missing")
+        elif row.version > last[1] + 1:
+            what = f"versions {last[1] + 1} to {row.version - 1} of the stream are missing"
+            wrong = finding("deleted", row.seq, what)
+        elif row.version <= last[1]:
+            wrong = finding("inserted", row.seq, "a second entry with this version")
+        elif entry.stream_prev != last[2].hex():
             what = "stream_prev isn't the leaf of the stream's entry before"
-            findings.append(_index("altered", row.seq, what, last[3], entry.stream_prev))
-        last = (row.seq, row.stream, row.version, leaf_hash(row.entry))
+            wrong = finding("altered", row.seq, what, last[2], entry.stream_prev)
+        findings += [wrong] if wrong else []
+        last = (row.stream, row.version, leaf_hash(row.entry), row.seq)
     if last is not None:
         yield last
 
 
-def _index(
-    kind: str,
-    seq: int | None,
-    what: str,
-    expected: bytes | str | None = None,
-    found: bytes | str | None = None,
-) -> Finding:
-    shown = [value.hex() if isinstance(value, bytes) else value for value in (expected, found)]
-    return Finding(kind=kind, seq=seq, what=what, expected=shown[0], found=shown[1])
+def paired(
+    expected: Iterator[Any], found: Iterator[Any], width: int
+) -> Iterator[tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]]:
+    """Pair two sorted rows of tuples by their first members; None where one has no match."""
+    left, right = next(expected, None), next(found, None)
+    while left is not None or right is not None:
+        lone = right is None or (left is not None and left[:width] < right[:width])
+        more = left is None or (right is not None and right[:width] < left[:width])
+        yield None if more else left, None if lone else right
+        left = left if more else next(expected, None)
+        right = right if lone else next(found, None)
 
 
 # == Section 8. Index tables and checkpoints against what was read ==
 
 
-def compare_head(log: Log, totals: Totals, *, broken: bool) -> list[Finding]:
+def compare_head(log: Database, totals: Totals, *, broken: bool) -> list[Finding]:
     """Compare the head's row with the last entry."""
     head = log.head()
     if head is None:
-        return [_index("deleted", None, "head: the row is missing")]
+        return [finding("deleted", None, "head: the row is missing")]
     seq, leaf, recorded = head
     if seq > totals.reach:
-        return [_index("truncated", totals.reach + 1, f"head: the log reached {seq}", leaf)]
+        return [finding("truncated", totals.reach + 1, f"head: the log reached {seq}", leaf)]
     if seq < totals.reach:
-        return [_index("inserted", seq + 1, f"head: the log ends at {seq}, entries go on")]
+        return [finding("inserted", seq + 1, f"head: the log ends at {seq}, entries go on")]
     if not broken and (leaf, recorded) != (totals.leaf, totals.recorded):
-        return [_index("altered", seq, "head: differs from the last entry", leaf, totals.leaf)]
+        return [finding("altered", seq, "head: differs from the last entry", leaf, totals.leaf)]
     return []
 
 
-def compare_tables(log: Log, totals: Totals) -> list[Finding]:
+def compare_tables(log: Database, totals: Totals) -> list[Finding]:
     """Compare tree nodes, accepted and boxes with the entries."""
     findings = []
     computed = (
@@ -1047,36 +1016,25 @@ def compare_tables(log: Log, totals: Totals) -> list[Finding]:
         for level, row in enumerate(totals.tree.levels, 1)
         for index in range(len(row) // 32)
     )
-    wanted = next(computed, None)
-    for node in log.tree_nodes():
-        while wanted is not None and wanted[:2] < node[:2]:
-            findings.append(_node("deleted", wanted))
-            wanted = next(computed, None)
-        if wanted is None or wanted[:2] > node[:2]:
-            findings.append(_node("inserted", node))
-        else:
-            findings += [_node("altered", wanted, node[2])] if wanted != node else []
-            wanted = next(computed, None)
+    for wanted, node in paired(computed, log.tree_nodes(), 2):
+        if wanted != node:
+            level, index = (wanted or node or (0, 0))[:2]
+            kind = "inserted" if wanted is None else "altered" if node else "deleted"
+            seq = index * 256**level + 1 if 0 < level < 8 else None
+            what = f"tree_nodes: level {level}, index {index}"
+            right, found = (each[2] if each else None for each in (wanted, node))
+            findings.append(finding(kind, seq, what, right, found))
         if len(findings) > MAX_FINDINGS:
             return findings
-    while wanted is not None:
-        findings.append(_node("deleted", wanted))
-        wanted = next(computed, None)
     number, least, greatest, total = log.accepted()
     inside = not number or 1 <= least <= greatest <= totals.entries
     if (number, total) != (totals.firsts, totals.firsts_sum) or not inside:
         more = (number > totals.firsts) - (number < totals.firsts)
         what = f"accepted: expected a row for each of {totals.firsts} events, found {number}"
-        findings.append(_index(("altered", "inserted", "deleted")[more], None, what))
+        findings.append(finding(("altered", "inserted", "deleted")[more], None, what))
     if log.boxes() != totals.boxed:
-        findings.append(_index("inserted", None, "boxes: some stand beside no entry"))
+        findings.append(finding("inserted", None, "boxes: some stand beside no entry"))
     return findings
-
-
-def _node(kind: str, node: tuple[int, int, bytes], found: bytes | None = None) -> Finding:
-    level, index, value = node
-    what = f"tree_nodes: level {level}, index {index}"
-    return _index(kind, index * 256**level + 1 if 0 < level < 8 else None, what, value, found)
 
 
 def compare_checkpoints(
@@ -1092,10 +1050,10 @@ def compare_checkpoints(
     differs_from = None
     for point in sorted(checkpoints, key=lambda each: each.size):
         if point.origin != origin:
-            findings.append(_index("rewritten", None, f"{point.held}: of another ledger"))
+            findings.append(finding("rewritten", None, f"{point.held}: of another ledger"))
         elif point.size > totals.reach:
             what = f"{point.held}: the log reached {point.size}"
-            findings.append(_index("truncated", totals.reach + 1, what, point.root))
+            findings.append(finding("truncated", totals.reach + 1, what, point.root))
         elif broken_at is not None and point.size >= broken_at:
             continue
         elif totals.roots[point.size] == point.root:
@@ -1104,7 +1062,7 @@ def compare_checkpoints(
             differs_from = differs_from or (agreed.size if agreed else 0) + 1
             what = f"{point.held}: an entry from {differs_from} to {point.size} was another"
             root = totals.roots[point.size]
-            findings.append(_index("rewritten", differs_from, what, point.root, root))
+            findings.append(finding("rewritten", differs_from, what, point.root, root))
     return findings, agreed
 
 
@@ -1174,10 +1132,10 @@ def open_box(row: SealedRow, whole: dict[str, Any], key: bytes, source: bytes) -
         raise MalformedError("opens to other values than the entry's digests")
 
 
-def check_secrets(log: Log, keyring: Keyring) -> tuple[list[Finding], list[str]]:
-    """Open every box; recompute every key of `accepted`, compared as `StreamLedger` does."""
+def check_secrets(log: Database, keyring: Keyring) -> tuple[list[Finding], list[str]]:
+    """Open every box; recompute every key of `accepted`, compared as `Streams` does."""
     findings: list[Finding] = []
-    unopened, balance, salt = 0, 0, os.urandom(32)
+    lost, other_epoch, balance, salt = 0, 0, 0, os.urandom(32)
     accept_key = hmac.digest(keyring.lookup, b"accepted", "sha256")
 
     def weight(accepted: bytes, seq: int) -> int:
@@ -1194,7 +1152,8 @@ def check_secrets(log: Log, keyring: Keyring) -> tuple[list[Finding], list[str]]
             continue
         kek = keyring.epochs.get(row.epoch or 0)
         if kek is None or row.wrapped is None:
-            unopened += 1
+            lost += row.wrapped is None
+            other_epoch += row.wrapped is not None
             continue
         what = "key of the stream"
         try:
@@ -1203,14 +1162,17 @@ def check_secrets(log: Log, keyring: Keyring) -> tuple[list[Finding], list[str]]
             what = "box"
             open_box(row, whole, key, source)
         except MalformedError as error:
-            findings.append(_index("altered", row.seq, f"{what}: {error}"))
+            findings.append(finding("altered", row.seq, f"{what}: {error}"))
     for accepted, seq in log.accepted_rows():
         balance -= weight(accepted, seq)
     if balance % 2**128:
         what = "accepted: a key isn't that of the event its row names"
-        findings.append(_index("altered", None, what))
-    notes = [f"{unopened} boxes: their stream's key is erased or of an epoch not given"]
-    return findings[:MAX_FINDINGS], notes if unopened else []
+        findings.append(finding("altered", None, what))
+    notes = [
+        (lost, f"erased or lost: {lost} (boxes whose stream's key is gone)"),
+        (other_epoch, f"{other_epoch} boxes: their stream's key is of an epoch not given"),
+    ]
+    return findings[:MAX_FINDINGS], [note for number, note in notes if number]
 
 
 # == Section 10. A database, from start to verdict ==
@@ -1229,10 +1191,10 @@ class Trust:
 class Verdict:
     """What was found, and what that rests on."""
 
-    code: int
-    verdict: str
     origin: str
     scope: str
+    code: int = TAMPERED
+    verdict: str = "tampered"
     kinds: list[str] = field(default_factory=list)
     first_bad: Finding | None = None
     holds: str = ""
@@ -1246,7 +1208,7 @@ class Verdict:
     duration_s: float = 0.0
 
 
-def find_origin(log: Log, trust: Trust) -> str:
+def find_origin(log: Database, trust: Trust) -> str:
     """Give the ledger's name: the pinned key's, else the outside checkpoint's, else entry 1's."""
     names = {key.name for key in trust.keys} | {each.origin for each in trust.checkpoints}
     names |= {trust.keyring.origin} if trust.keyring else set()
@@ -1254,15 +1216,13 @@ def find_origin(log: Log, trust: Trust) -> str:
         raise UsageError(f"keys and checkpoints of {len(names)} ledgers were given; give one's")
     if names:
         return names.pop()
-    for row in log.rows(1, 1):
-        try:
-            return read_entry(row.entry).ledger
-        except MalformedError:
-            break
-    return ""
+    try:
+        return read_entry(log.first_entry()).ledger
+    except MalformedError:
+        return ""
 
 
-def read_checkpoints(log: Log, trust: Trust) -> tuple[list[Checkpoint], list[Finding]]:
+def read_checkpoints(log: Database, trust: Trust) -> tuple[list[Checkpoint], list[Finding]]:
     """Open the log's own checkpoints under the pinned keys."""
     points, findings = [], []
     for size, note in log.checkpoints():
@@ -1271,63 +1231,52 @@ def read_checkpoints(log: Log, trust: Trust) -> tuple[list[Checkpoint], list[Fin
             point = open_checkpoint(note, trust.keys, held=held)
         except MalformedError as error:
             kind = "rewritten" if "signature" in str(error) else "altered"
-            findings.append(_index(kind, None, f"{held}: {error}"))
+            findings.append(finding(kind, None, f"{held}: {error}"))
             continue
         if point.size != size:
-            findings.append(_index("altered", None, f"{held}: the note says {point.size}"))
+            findings.append(finding("altered", None, f"{held}: the note says {point.size}"))
         elif trust.keys and not point.signed:
-            findings.append(_index("rewritten", None, f"{held}: not signed by a pinned key"))
+            findings.append(finding("rewritten", None, f"{held}: not signed by a pinned key"))
         else:
             points.append(point)
     return points, findings
 
 
-def check_opening(log: Log, origin: str) -> list[Finding]:
+def check_opening(log: Database, origin: str) -> list[Finding]:
     """Check that entry 1 opens this ledger in this format (1.7)."""
-    for row in log.rows(1, 1):
-        what = "entry 1 doesn't open this ledger in this format"
-        try:
-            event = read_event(read_entry(row.entry).event)
-        except MalformedError:
-            return []
-        stated = event.get("data")
-        facts = (stated.get("origin"), stated.get("format")) if isinstance(stated, dict) else ()
-        if (event.get("type"), facts) != ("ledger.ledger.opened.v1", (origin, 0)):
-            return [_index("altered", 1, what)]
-    return []
+    raw = log.first_entry()
+    try:
+        event = read_event(read_entry(raw).event) if raw else {}
+    except MalformedError:
+        return []
+    stated = event.get("data")
+    facts = (stated.get("origin"), stated.get("format")) if isinstance(stated, dict) else ()
+    if not raw or (event.get("type"), facts) == ("ledger.ledger.opened.v1", (origin, 0)):
+        return []
+    return [finding("altered", 1, "entry 1 doesn't open this ledger in this format")]
 
 
-def verify_log(
-    log: Log,
-    trust: Trust,
-    *,
-    sweeps: Callable[[str, bytes, list[int]], Iterable[Part]] | None = None,
-) -> Verdict:
+def verify_log(log: Database, trust: Trust) -> Verdict:
     """Check a whole log by the steps at the top of this file."""
     origin = find_origin(log, trust)
     own, findings = read_checkpoints(log, trust)
     points = [*own, *trust.checkpoints]
     sizes = sorted({point.size for point in points} - {0})
     key = os.urandom(32)
-
-    def in_one(origin: str, key: bytes, sizes: list[int]) -> Iterator[Part]:
-        part = sweep(log.rows(1, None), origin=origin, first=1, key=key, sizes=sizes)
-        yield from [part] if part.entries else []
-
     bad: list[Finding] = []
     try:
-        totals = join_parts((sweeps or in_one)(origin, key, sizes), log, key)
-    except DoubtError:
+        totals = join_parts(log.parts(origin, key, sizes), log, key)
+    except (DoubtError, MalformedError):
         totals, bad = examine(log, origin=origin, sizes=sizes)
     totals.roots[0] = sha256(b"").digest()
     findings += bad
     findings += compare_head(log, totals, broken=bool(bad))
     if not bad:
         findings += check_opening(log, origin)
-    if not any(finding.seq for finding in findings):
+    if not any(each.seq for each in findings):
         findings += compare_tables(log, totals)
-    entries_bad = [f.seq for f in findings if f.seq is not None and not f.what.startswith("tree_")]
-    broken_at = min(entries_bad, default=None)
+    seqs = [each.seq for each in findings if each.seq and not each.what.startswith("tree_nodes")]
+    broken_at = min(seqs, default=None)
     more, agreed = compare_checkpoints(points, totals, broken_at, origin)
     findings += more
     notes = [
@@ -1355,42 +1304,40 @@ def judge_log(
 ) -> Verdict:
     """Say what the findings amount to, and what the verdict rests on."""
     result = Verdict(
-        code=TAMPERED, verdict="tampered", origin=origin, scope=f"entries 1 to {totals.reach}"
+        origin=origin,
+        scope=f"entries 1 to {totals.reach}",
+        rests_on=rests_on(trust),
+        not_checked=not_checked,
+        checkpoints=[agreed] if agreed else [],
+        counts={
+            "entries": totals.entries,
+            "own checkpoints": len(own),
+            "outside checkpoints": len(trust.checkpoints),
+            "sealed entries with a box": totals.boxed,
+            "sealed entries without (erased)": totals.sealed - totals.boxed,
+        },
     )
-    result.counts = {
-        "entries": totals.entries,
-        "own checkpoints": len(own),
-        "outside checkpoints": len(trust.checkpoints),
-        "sealed entries with a box": totals.boxed,
-        "sealed entries without (erased)": totals.sealed - totals.boxed,
-    }
-    result.rests_on = rests_on(trust)
-    result.not_checked = list(not_checked)
-    result.checkpoints = [agreed] if agreed else []
     if findings:
         conclude(result, findings, agreed)
         return result
-    largest = max((point.size for point in trust.checkpoints), default=None)
-    signed = [point.size for point in own if point.signed]
-    if trust.keys and largest is not None:
-        result.code, result.verdict = VERIFIED, "verified"
-        covered_to = max(largest, *signed)
-        if totals.entries > covered_to:
-            result.not_checked.append(
-                f"entries after {covered_to}: chained, but not yet under a checkpoint seen here"
-            )
-    else:
-        result.code = INCOMPLETE
-        result.verdict = "consistent with itself"
-        if trust.keys and signed:
-            result.verdict += f" and signed by the pinned key up to entry {max(signed)}"
-        result.not_checked.append(
-            "that nothing was cut off the end or rewritten: give --checkpoint with one held outside"
-            if trust.keys
-            else "who signed: give --pin or --key with the ledger's key, and --checkpoint"
-        )
     covered = f"; entries 1 to {agreed.size} agree with {agreed.held}" if agreed else ""
     result.holds = f"entries 1 to {totals.entries} are chained without a break{covered}"
+    signed = [point.size for point in own if point.signed]
+    if trust.keys and trust.checkpoints:
+        result.code, result.verdict = VERIFIED, "verified"
+        reach = max(*(point.size for point in trust.checkpoints), *signed, 0)
+        if totals.entries > reach:
+            what = f"entries after {reach}: chained, but not yet under a checkpoint seen here"
+            not_checked.append(what)
+        return result
+    result.code, result.verdict = INCOMPLETE, "consistent with itself"
+    if trust.keys and signed:
+        result.verdict += f" and signed by the pinned key up to entry {max(signed)}"
+    not_checked.append(
+        "that nothing was cut off the end or rewritten: give --checkpoint with one held outside"
+        if trust.keys
+        else "who signed: give --pin or --key with the ledger's key, and --checkpoint"
+    )
     return result
 
 
@@ -1409,30 +1356,55 @@ def rests_on(trust: Trust) -> list[str]:
 
 def conclude(result: Verdict, findings: list[Finding], agreed: Checkpoint | None) -> None:
     """Order findings, name the first bad entry, and say what still holds."""
-    entries = [f for f in findings if f.seq is not None]
-    ordered = sorted(entries, key=lambda f: (f.seq or 0, f.what.startswith("tree_nodes")))
-    result.findings = (ordered + [f for f in findings if f.seq is None])[:MAX_FINDINGS]
-    result.first_bad = ordered[0] if ordered else None
-    result.kinds = list(dict.fromkeys(f.kind for f in result.findings))
+    entries = [each for each in findings if each.seq is not None]
+    entries.sort(key=lambda each: (each.seq or 0, each.what.startswith("tree_nodes")))
+    findings = entries + [each for each in findings if each.seq is None]
+    result.findings = findings[:MAX_FINDINGS]
+    result.first_bad = entries[0] if entries else None
+    result.kinds = list(dict.fromkeys(each.kind for each in result.findings))
     result.verdict = f"tampered: {', '.join(result.kinds)}"
-    if result.first_bad is None or result.first_bad.what.startswith(("tree_nodes", "stream_heads")):
-        result.holds = (
-            "the entries are chained without a break; what indexes or signs them is wrong"
-        )
+    last = (entries[0].seq or 1) - 1 if entries else 0
+    if not entries or entries[0].what.startswith(("tree_nodes", "stream_heads")):
+        result.holds = "the entries are chained without a break; what indexes or signs them isn't"
     else:
-        last = (result.first_bad.seq or 1) - 1
         result.holds = f"entries 1 to {last} are chained without a break" if last else "nothing"
     if agreed:
         result.holds += f"; entries 1 to {agreed.size} agree with {agreed.held}"
 
 
+def own_sha256() -> str:
+    """Give the digest of this script."""
+    return sha256(Path(__file__).read_bytes()).hexdigest()
+
+
 # == Section 11. PostgreSQL ==
 
-_COLUMNS = (
-    "SELECT e.seq, e.version, e.stream::text, e.leaf, b.seq IS NOT NULL, e.topic, e.entry"
-    " FROM {schema}.entries e LEFT JOIN {schema}.boxes b ON b.seq = e.seq"
-)
-_FIXED = struct.Struct(">hiqiqi36si32si?i")
+_CHUNKS = """
+SELECT seqs, streams, versions, topics, leaves, (
+    SELECT string_agg(seq::text, ',') FROM {schema}.boxes WHERE seq BETWEEN at AND at + 255
+), entries
+FROM generate_series({first}::bigint, {last}, 256) AS at, LATERAL (
+    SELECT string_agg(seq::bigint::text, ',') AS seqs,
+        string_agg(stream::uuid::text, ',') AS streams,
+        string_agg(version::bigint::text, ',') AS versions,
+        string_agg(coalesce(topic, ''), E'\\n') AS topics,
+        array_agg(leaf) AS leaves,
+        '\\x00'::bytea || string_agg(coalesce(entry, ''), '\\x0a00'::bytea) AS entries
+    FROM (SELECT * FROM {schema}.entries WHERE seq BETWEEN at AND at + 255 ORDER BY seq) AS e
+) AS chunk
+"""
+# What is null, though no column should be, comes as nothing and is then seen to be wrong.
+_ROWS = """
+SELECT coalesce(e.seq, 0), coalesce(e.stream::text, ''), coalesce(e.version, -1),
+    coalesce(e.topic, ''), coalesce(e.leaf, ''), coalesce(e.entry, ''), b.seq IS NOT NULL
+FROM {schema}.entries e LEFT JOIN {schema}.boxes b ON b.seq = e.seq
+"""
+_SEALED = """
+SELECT e.seq, e.entry, b.box, k.epoch, k.wrapped
+FROM {schema}.entries e LEFT JOIN {schema}.boxes b ON b.seq = e.seq
+    LEFT JOIN {schema}.keys k ON k.id = e.stream
+ORDER BY e.seq
+"""
 
 
 def _connect(dsn: str, snapshot: str | None) -> Any:
@@ -1440,49 +1412,43 @@ def _connect(dsn: str, snapshot: str | None) -> Any:
     import psycopg  # noqa: PLC0415 - bundles are checked without it
 
     connection = psycopg.connect(dsn, autocommit=True, connect_timeout=10)
+    connection.execute("SET jit = off")  # compiling these queries takes longer than they do
     connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     if snapshot is not None:
         connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
     return connection
 
 
-def _composed(connection: Any, schema: str, text: str) -> bytes:
+def _composed(connection: Any, text: str, **parts: Any) -> bytes:
     from psycopg import sql  # noqa: PLC0415 - bundles are checked without it
 
     template: Any = text
-    return sql.SQL(template).format(schema=sql.Identifier(schema)).as_bytes(connection)
+    named = {name: sql.Literal(part) for name, part in parts.items() if name != "schema"}
+    query = sql.SQL(template).format(schema=sql.Identifier(parts["schema"]), **named)
+    return query.as_bytes(connection)
 
 
-def copy_rows(place: tuple[str, str, str], tail: str) -> Iterator[tuple[Any, ...]]:
+def copy_chunks(place: tuple[str, str, str], first: int, last: int) -> Iterator[Chunk]:
     """Read entries over a connection of their own, in the binary format of COPY.
 
-    Parsed by hand from libpq's messages, one per row: a cursor costs more than the hashes.
+    PostgreSQL joins what makes a chunk: a row for each entry costs more than its hash.
     """
     dsn, schema, snapshot = place
     connection = _connect(dsn, snapshot)
     try:
-        # Both tables have an index on seq: merge along it instead of sorting the log.
-        connection.execute("SET enable_hashjoin = off")
-        connection.execute(f"SET enable_sort = {'on' if 'stream' in tail else 'off'}")
-        query = _composed(connection, schema, f"COPY ({_COLUMNS} {tail}) TO STDOUT (FORMAT BINARY)")
+        query = _composed(connection, _CHUNKS, schema=schema, first=first, last=last)
         pgconn = connection.pgconn
-        _expect(pgconn, pgconn.exec_(query), "COPY_OUT")
-        get, unpack, size = pgconn.get_copy_data, _FIXED.unpack_from, _FIXED.size
+        _expect(pgconn, pgconn.exec_(b"COPY (%b) TO STDOUT (FORMAT BINARY)" % query), "COPY_OUT")
         skip = 19  # signature, flags and extension length stand before the first row
-        while (message := get(0))[0] >= size:
-            raw = bytes(message[1])
-            if skip:
-                raw, skip = raw[skip:], 0
-                if len(raw) < size:
-                    continue
-            _, _, seq, _, version, uuid, stream, hash_size, leaf, _, boxed, name = unpack(raw)
-            if uuid != 36 or hash_size != 32 or name < 0:
-                yield _loose_row(raw)
-            else:
-                end = size + name
-                yield (seq, stream, version, raw[size:end], leaf, raw[end + 4 :], boxed)
-        while get(0)[0] >= 0:
-            pass
+        while (message := pgconn.get_copy_data(0))[0] > 0:
+            raw, at, fields = memoryview(message[1])[skip:], 2, []
+            skip = 0
+            while at < len(raw):
+                end = at + 4 + max(0, int.from_bytes(raw[at : at + 4], signed=True))
+                fields.append(bytes(raw[at + 4 : end]))
+                at = end
+            if fields:
+                yield Chunk(*fields)
         _expect(pgconn, pgconn.get_result(), "COMMAND_OK")
     finally:
         connection.close()
@@ -1496,67 +1462,59 @@ def _expect(pgconn: Any, result: Any, status: str) -> None:
         raise UnavailableError(f"database: {message.decode(errors='replace').strip()}")
 
 
-def _loose_row(raw: bytes) -> Row:
-    """Read a row whose columns have other lengths than they should, or are null."""
-    fields, at = [], 2
-    for _ in range(7):
-        length = int.from_bytes(raw[at : at + 4], signed=True)
-        fields.append(raw[at + 4 : at + 4 + max(length, 0)])
-        at += 4 + max(length, 0)
-    seq, version, stream, leaf, boxed, topic, entry = fields
-    number, place = int.from_bytes(seq, signed=True), int.from_bytes(version, signed=True)
-    return Row(number, stream, place, topic, leaf, entry, boxed == b"\1")
-
-
 def sweep_range(
     place: tuple[str, str, str], bounds: tuple[int, int], origin: str, key: bytes, sizes: list[int]
-) -> Part:
+) -> Sweep:
     """Sweep the entries between two bounds; runs in a process of its own."""
-    gc.disable()  # nothing here makes cycles, and looking for them takes a quarter of the time
-    first, last = bounds
-    rows = copy_rows(place, f"WHERE e.seq BETWEEN {first} AND {last} ORDER BY e.seq")
-    wanted = [size for size in sizes if first <= size <= last]
-    return sweep(rows, origin=origin, first=first, key=key, sizes=wanted)
+    gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
+    return sweep(copy_chunks(place, *bounds), origin=origin, first=bounds[0], key=key, sizes=sizes)
 
 
 class Database:
     """A ledger's schema, read in one snapshot that every connection here shares."""
 
-    def __init__(self, dsn: str, schema: str) -> None:
+    def __init__(self, dsn: str, schema: str, jobs: int = 1) -> None:
         self._connection = _connect(dsn, None)
-        row = self._connection.execute("SELECT pg_export_snapshot()").fetchone()
         self._schema = schema
-        self.place = (dsn, schema, row[0])
+        self._jobs = jobs
+        self.place = (dsn, schema, self._all("SELECT pg_export_snapshot()")[0][0])
 
     def close(self) -> None:
         """Give the snapshot up."""
         self._connection.close()
 
     def _all(self, text: str) -> list[Any]:
-        query = _composed(self._connection, self._schema, text)
+        query = _composed(self._connection, text, schema=self._schema)
         rows: list[Any] = self._connection.execute(query).fetchall()
         return rows
 
     def _stream(self, name: str, text: str) -> Iterator[Any]:
         with self._connection.cursor(name) as cursor:
             cursor.itersize = 5_000
-            yield from cursor.execute(_composed(self._connection, self._schema, text), binary=True)
+            query = _composed(self._connection, text, schema=self._schema)
+            yield from cursor.execute(query, binary=True)
+
+    def _rows(self, order: str) -> Iterator[Row]:
+        for seq, stream, version, topic, leaf, entry, boxed in self._stream("rows", _ROWS + order):
+            yield Row(seq, stream.encode(), version, topic.encode(), leaf, entry, boxed)
 
     def head(self) -> tuple[int, bytes, bytes] | None:
         """Give the row (seq, leaf, recorded)."""
         rows = self._all("SELECT seq, leaf, recorded FROM {schema}.head")
         return (rows[0][0], rows[0][1], rows[0][2].encode()) if len(rows) == 1 else None
 
-    def rows(self, first: int, last: int | None) -> Iterator[Row]:
+    def first_entry(self) -> bytes:
+        """Give entry 1."""
+        rows = self._all("SELECT entry FROM {schema}.entries WHERE seq = 1")
+        return rows[0][0] or b"" if rows else b""
+
+    def rows(self) -> Iterator[Row]:
         """Give entries in the order of `seq`."""
-        # Rows with a number below 1 don't belong here, and must not go unseen.
-        low = "" if first == 1 else f"AND e.seq >= {first}"
-        high = "" if last is None else f"AND e.seq <= {last}"
-        return starmap(Row, copy_rows(self.place, f"WHERE true {low} {high} ORDER BY e.seq"))
+        return self._rows("ORDER BY e.seq")
 
     def rows_by_stream(self) -> Iterator[Row]:
         """Give entries in the order of stream, version, seq."""
-        return starmap(Row, copy_rows(self.place, "ORDER BY e.stream, e.version, e.seq"))
+        return self._rows("ORDER BY e.stream, e.version, e.seq")
 
     def stream_heads(self) -> Iterator[tuple[bytes, int, bytes]]:
         """Give (stream, version, leaf) in the order of stream."""
@@ -1565,15 +1523,13 @@ class Database:
             yield stream.encode(), version, leaf
 
     def tree_nodes(self) -> Iterator[tuple[int, int, bytes]]:
-        """Give (level, idx, hash)."""
+        """Give (level, idx, hash) in the order of level, idx."""
         text = "SELECT level, idx, hash FROM {schema}.tree_nodes ORDER BY level, idx"
-        yield from self._stream("nodes", text)
+        return self._stream("nodes", text)
 
     def checkpoints(self) -> Iterator[tuple[int, str]]:
-        """Give (size, note)."""
-        yield from self._stream(
-            "notes", "SELECT size, note FROM {schema}.checkpoints ORDER BY size"
-        )
+        """Give (size, note) in the order of size."""
+        return self._stream("notes", "SELECT size, note FROM {schema}.checkpoints ORDER BY size")
 
     def accepted(self) -> tuple[int, int, int, int]:
         """Give number, least, greatest and sum of `seq`."""
@@ -1587,55 +1543,51 @@ class Database:
 
     def sealed_rows(self) -> Iterator[SealedRow]:
         """Give entries with box and wrapped key, in the order of `seq`."""
-        text = (
-            "SELECT e.seq, e.entry, b.box, k.epoch, k.wrapped FROM {schema}.entries e"
-            " LEFT JOIN {schema}.boxes b ON b.seq = e.seq"
-            " LEFT JOIN {schema}.keys k ON k.id = e.stream ORDER BY e.seq"
-        )
-        return starmap(SealedRow, self._stream("sealed", text))
+        return starmap(SealedRow, self._stream("sealed", _SEALED))
 
     def accepted_rows(self) -> Iterator[tuple[bytes, int]]:
         """Give (key, seq)."""
-        yield from self._stream("accepted", "SELECT key, seq FROM {schema}.accepted")
+        return self._stream("accepted", "SELECT key, seq FROM {schema}.accepted")
 
-    def bounds(self) -> tuple[int, int]:
-        """Give the least and the greatest `seq`, 0 where there is none."""
-        least, greatest = self._all("SELECT min(seq), max(seq) FROM {schema}.entries")[0]
-        return least or 0, greatest or 0
+    def parts(self, origin: str, key: bytes, sizes: list[int]) -> Iterator[Sweep]:
+        """Sweep in ranges, in several processes where that pays.
 
-    def sweeps(self, jobs: int) -> Callable[[str, bytes, list[int]], Iterator[Part]]:
-        """Sweep in ranges, in several processes where that pays."""
-        least, greatest = self.bounds()
-        # A range of its own costs a connection and the streams' memory, so there are few.
-        each = min(2**20, -(-greatest // (jobs * 2 if jobs > 1 else 1) // 2**16) * 2**16 or 2**16)
-        firsts = range(1, greatest + 1, each)
+        Raises:
+            DoubtError: there are numbers outside all ranges, or no index to read ranges by.
+        """
+        least, greatest, is_indexed = self._all(
+            "SELECT coalesce(min(seq), 1), coalesce(max(seq), 0), EXISTS (SELECT FROM pg_index"
+            " WHERE indrelid = (SELECT tableoid FROM {schema}.entries LIMIT 1)"
+            " AND indisprimary AND indisvalid) FROM {schema}.entries"
+        )[0]
+        if least != 1 or not is_indexed:
+            raise DoubtError(least)
+        # Each range has a connection and streams of its own, so there are few.
+        ranges_wanted = self._jobs * -(-greatest // (self._jobs * 2**20))
+        each = -(-greatest // (max(1, ranges_wanted) * 256)) * 256 if greatest > 2**14 else 2**14
+        ranges = [
+            (self.place, (at, min(at + each - 1, greatest)), origin, key, sizes)
+            for at in range(1, greatest + 1, each)
+        ]
+        if self._jobs == 1 or len(ranges) < 2:
+            yield from _shown(starmap(sweep_range, ranges), len(ranges))
+            return
+        # A fork has psycopg loaded already; elsewhere than on Linux it isn't safe.
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        with ProcessPoolExecutor(min(self._jobs, len(ranges)), mp_context=context) as pool:
+            try:
+                futures = [pool.submit(sweep_range, *arguments) for arguments in ranges]
+                yield from _shown((future.result() for future in futures), len(ranges))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
-        def run(origin: str, key: bytes, sizes: list[int]) -> Iterator[Part]:
-            if greatest and least != 1:
-                raise DoubtError(least)
-            ranges = [(self.place, (at, at + each - 1), origin, key, sizes) for at in firsts]
-            if jobs == 1 or len(ranges) < 2:
-                yield from _shown(starmap(sweep_range, ranges), len(ranges))
-                return
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(min(jobs, len(ranges)), mp_context=context) as pool:
-                try:
-                    futures = [pool.submit(sweep_range, *arguments) for arguments in ranges]
-                    yield from _shown((future.result() for future in futures), len(ranges))
-                finally:
-                    pool.shutdown(wait=False, cancel_futures=True)
 
-        return run
-
-
-def _shown(parts: Iterable[Part], number: int) -> Iterator[Part]:
+def _shown(parts: Iterable[Sweep], number: int) -> Iterator[Sweep]:
     """Draw a bar while parts come, where somebody is watching."""
-    watched = sys.stderr.isatty()
     for done, part in enumerate(parts, 1):
-        if watched:
-            filled = 40 * done // number
+        if sys.stderr.isatty():
+            bar = ("#" * (40 * done // number)).ljust(40, ".")
             end = "\n" if done == number else ""
-            bar = "#" * filled + "." * (40 - filled)
             print(f"\r[{bar}] {done * 100 // number}%", end=end, file=sys.stderr, flush=True)
         yield part
 
@@ -1668,15 +1620,22 @@ class Bundle:
         self.leaves: dict[int, bytes] = {}
         """Leaf of each entry in the bundle."""
         self.last: tuple[int, bytes] | None = None
-        self.tree = Tree()
-        self.rest: list[bytes] = []
-        self.roots: dict[int, bytes] = {}
         self.rows = 0
 
-    def wrong(self, kind: str, what: str, seq: int | None = None, **hashes: Any) -> None:
-        """Note a finding."""
-        if len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(kind=kind, seq=seq, what=what, **hashes))
+    def require(self, right: object, kind: str, what: str, *more: Any) -> None:
+        """Note a finding unless something is right; `more` is seq, expected, found."""
+        if not right and len(self.findings) < MAX_FINDINGS:
+            self.findings.append(finding(kind, more[0] if more else None, what, *more[1:]))
+
+    def member(self, name: str) -> dict[str, Any]:
+        """Give an object in the manifest; an empty one where it isn't an object."""
+        found = self.manifest.get(name)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def is_range(self) -> bool:
+        """Whether it holds a range, not a record."""
+        return self.member("scope").get("kind") == "range"
 
     def check_files(self) -> bool:
         """Check names and sizes before anything is unpacked; False where nothing can be read."""
@@ -1684,20 +1643,16 @@ class Bundle:
         names = [member.filename for member in members]
         for name in sorted(set(names) - set(FILES)):
             unsafe = name.startswith(("/", "\\")) or ".." in name or ":" in name
-            self.wrong(
-                "inserted", "zip: a file with an unsafe path" if unsafe else "zip: a file more"
-            )
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            self.wrong("inserted", f"zip: {name} more than once"[:80])
-        for name in sorted(set(FILES) - set(names)):
-            self.wrong("deleted", f"zip: {name} is missing")
+            what = "with an unsafe path" if unsafe else "more"
+            self.require(right=False, kind="inserted", what=f"zip: a file {what}")
+        for name in FILES:
+            self.require(names.count(name) < 2, "inserted", f"zip: {name} more than once")
+            self.require(name in names, "deleted", f"zip: {name} is missing")
         for member in members:
-            limit = FILES.get(member.filename, 0)
-            bomb = member.file_size > limit or (
-                member.file_size > 2**20 and member.file_size > MAX_RATIO * member.compress_size
-            )
-            if member.filename in FILES and (bomb or member.flag_bits & 1):
-                raise UnavailableError(f"{member.filename}: too large, or encrypted; not unpacked")
+            name, size = member.filename, member.file_size
+            bomb = size > 2**20 and size > MAX_RATIO * member.compress_size
+            if name in FILES and (bomb or size > FILES[name] or member.flag_bits & 1):
+                raise UnavailableError(f"{name}: too large, or encrypted; not unpacked")
         return not self.findings
 
     def lines(self, name: str, most: int) -> Iterator[bytes]:
@@ -1723,169 +1678,177 @@ class Bundle:
             self.manifest = read_event(self.text("manifest.json").encode())
             stated, signed = open_note(self.text("manifest.note"), self.trust.keys)
         except MalformedError as error:
-            self.wrong("altered", f"manifest: {error}")
+            self.require(False, "altered", f"manifest: {error}")  # noqa: FBT003
             return False
-        origin, digest = self.manifest.get("ledger"), self.digests["manifest.json"]
-        if stated != f"custody-ledger manifest v0\n{origin}\n{digest}\n":
-            self.wrong(
-                "altered", "manifest.json: isn't what manifest.note was made over", found=digest
-            )
-        if self.trust.keys and not signed:
-            self.wrong("rewritten", "manifest.note: not signed by a pinned key")
-        if self.trust.keys and any(key.name != origin for key in self.trust.keys):
-            self.wrong("rewritten", "manifest.json: of another ledger than the pinned key's")
-        if self.manifest.get("format") != "custody-ledger/bundle/v0":
-            self.wrong("altered", "manifest.json: another format than this script knows")
-        kind = self.scope.get("kind")
-        numbers = (self.scope.get("from"), self.scope.get("to")) if kind == "range" else (1, 1)
-        if kind not in {"range", "record"} or not all(type(n) is int and n > 0 for n in numbers):
-            self.wrong("altered", "manifest.json: scope is neither a record nor a range")
-            return False
-        if self.manifest.get("completeness") not in {"proved", "asserted"}:
-            self.wrong("altered", "manifest.json: completeness is neither proved nor asserted")
-        return True
+        manifest, scope = self.manifest, self.member("scope")
+        origin, digest = manifest.get("ledger"), self.digests["manifest.json"]
+        same = stated == f"custody-ledger manifest v0\n{origin}\n{digest}\n"
+        what = "manifest.json: isn't what manifest.note was made over"
+        self.require(same, "altered", what, None, None, digest)
+        if self.trust.keys:
+            named = all(key.name == origin for key in self.trust.keys)
+            self.require(signed, "rewritten", "manifest.note: not signed by a pinned key")
+            what = "manifest.json: of another ledger than the pinned key's"
+            self.require(named, "rewritten", what)
+        known = manifest.get("format") == "custody-ledger/bundle/v0"
+        self.require(known, "altered", "manifest.json: another format than this script knows")
+        told = manifest.get("completeness") in {"proved", "asserted"}
+        what = "manifest.json: completeness is neither proved nor asserted"
+        self.require(told, "altered", what)
+        numbers = (scope.get("from"), scope.get("to")) if self.is_range else (1, 1)
+        scoped = self.is_range or scope.get("kind") == "record"
+        scoped = scoped and all(type(n) is int and n > 0 for n in numbers)
+        self.require(scoped, "altered", "manifest.json: scope is neither a record nor a range")
+        return scoped
 
-    @property
-    def scope(self) -> dict[str, Any]:
-        """The manifest's scope."""
-        scope = self.manifest.get("scope")
-        return scope if isinstance(scope, dict) else {}
-
-    def check_entries(self, sizes: set[int]) -> None:
+    def check_entries(self) -> None:
         """Follow the entries: a range by `prev`, a record by `stream_prev`."""
-        is_range = self.scope["kind"] == "range"
-        first = self.scope["from"] if is_range else 1
+        is_range, scope = self.is_range, self.member("scope")
+        first = scope["from"] if is_range else 1
         walk = Walk(first, "" if not is_range else "0" * 64 if first == 1 else None)
         seqs: dict[int, int] = {}
-        recorded = b""
-        late: list[Finding] = []
+        recorded, late = b"", list[Finding]()
         for place, line in enumerate(self.lines("entries.jsonl", MAX_ENTRY_BYTES + 2), first):
             raw = line[:-1] if line.endswith(b"\n") else line
-            leaf, entry = leaf_hash(raw), None
+            leaf, number, before = leaf_hash(raw), None, ""
             try:
                 entry = read_entry(raw)
                 read_event(entry.event)
-                late += self._check_entry(entry, recorded, is_range=is_range)
-                recorded = entry.recorded
             except MalformedError as error:
-                self.wrong("altered", f"line {place - first + 1}: {error}")
-            if entry is None:
-                walk.feed(Link(place, None, "", leaf.hex(), suspect=False))
-                continue
-            number = entry.seq if is_range else entry.version
-            before = entry.prev if is_range else entry.stream_prev or ""
+                self.require(False, "altered", f"line {place - first + 1}: {error}")  # noqa: FBT003
+            else:
+                late += self._check_entry(entry, recorded)
+                recorded = entry.recorded
+                number = entry.seq if is_range else entry.version
+                before = entry.prev if is_range else entry.stream_prev or ""
+                seqs[number] = entry.seq
+                self.leaves[entry.seq] = leaf
+                self.last = (entry.seq, leaf)
             walk.feed(Link(place, number, before, leaf.hex(), suspect=False))
-            seqs[number] = entry.seq
-            self.leaves[entry.seq] = leaf
-            self.last = (entry.seq, leaf)
-            self._grow(leaf, sizes)
         findings = walk.finish()
         self.findings += [each for each in late if not findings or each.what not in ORDER]
-        for finding in findings:
-            what = finding.what if is_range else f"version {finding.seq}: {finding.what}"
-            seq = finding.seq if is_range else seqs.get(finding.seq or 0)
-            self.findings.append(replace(finding, seq=seq, what=what))
-        end = self.scope["to"] if is_range else self.manifest.get("last_seq")
+        for each in findings:
+            what = each.what if is_range else f"version {each.seq}: {each.what}"
+            seq = each.seq if is_range else seqs.get(each.seq or 0)
+            self.findings.append(replace(each, seq=seq, what=what))
+        end = scope["to"] if is_range else self.manifest.get("last_seq")
         reach = walk.reach if is_range else self.last[0] if self.last else 0
-        if not isinstance(end, int) or end > reach:
-            self.wrong("truncated", f"entries go to {reach}, the manifest says {end}", reach + 1)
-        elif end < reach:
-            self.wrong("inserted", f"entries go to {reach}, the manifest says {end}", end + 1)
+        end_at = end if isinstance(end, int) else sys.maxsize
+        what = f"entries go to {reach}, the manifest says {end}"
+        self.require(end_at <= reach, "truncated", what, reach + 1)
+        self.require(end_at >= reach, "inserted", what, end_at + 1)
 
-    def _check_entry(self, entry: Entry, recorded: bytes, *, is_range: bool) -> list[Finding]:
+    def _check_entry(self, entry: Entry, recorded: bytes) -> list[Finding]:
         rules = [
             (entry.ledger == self.manifest.get("ledger"), "the bytes name another ledger"),
             (entry.recorded >= recorded, EARLIER),
         ]
-        if not is_range:
-            stream = str(self.scope.get("record")).encode()
+        if not self.is_range:
+            stream = str(self.member("scope").get("record")).encode()
             same = entry.stream == stream and entry.kind == b"record"
             after = self.last is None or entry.seq > self.last[0]
             rules += [(same, "of another record"), (after, ORDER[1])]
-        return [_index("altered", entry.seq, what) for right, what in rules if not right]
-
-    def _grow(self, leaf: bytes, sizes: set[int]) -> None:
-        if self.scope["kind"] == "range" and self.scope["from"] == 1:
-            self.rest.append(leaf)
-            if len(self.leaves) in sizes:
-                self.roots[len(self.leaves)] = self.tree.root(peaks(self.rest))
-            if len(self.rest) == 256:
-                self.tree.add_tile(fold(self.rest))
-                self.rest = []
-
-    def check_claims(self) -> None:
-        """Compare digests and counts with the manifest."""
-        for name in ("FORMAT.md",):
-            self.text(name)
-        files = self.manifest.get("files")
-        stated = files if isinstance(files, dict) else {}
-        for name in sorted(FILES.keys() - {"manifest.json", "manifest.note"}):
-            if stated.get(name) != self.digests.get(name):
-                expected, found = str(stated.get(name)), str(self.digests.get(name))
-                self.wrong("altered", f"{name}: another file", expected=expected, found=found)
-        seqs = sorted(self.leaves)
-        facts = {
-            "rows": self.rows,
-            "first_seq": seqs[0] if seqs else None,
-            "last_seq": seqs[-1] if seqs else None,
-        }
-        for name, value in facts.items():
-            if self.manifest.get(name) != value:
-                what = f"manifest.json: {name} isn't what the bundle holds"
-                self.wrong("altered", what, expected=str(self.manifest.get(name)), found=str(value))
+        return [finding("altered", entry.seq, what) for right, what in rules if not right]
 
     def check_rows(self) -> None:
         """Check that every row rests on an entry in the bundle."""
         lines = (line.decode(errors="replace") for line in self.lines("rows.csv", 2**20))
         reader = csv.reader(lines)
         header = next(reader, [])
-        if "seq" not in header or "leaf" not in header:
-            self.wrong("altered", "rows.csv: expected the columns seq and leaf")
+        named = {"seq", "leaf"} <= set(header)
+        self.require(named, "altered", "rows.csv: expected the columns seq and leaf")
         for row in reader:
             self.rows += 1
             cells = dict(zip(header, row, strict=False))
             seq = int(cells["seq"]) if re.fullmatch("[0-9]{1,19}", cells.get("seq", "")) else 0
             leaf = self.leaves.get(seq)
-            if len(row) != len(header) or leaf is None or leaf.hex() != cells.get("leaf"):
-                what = f"rows.csv: row {self.rows} rests on no entry of this bundle"
-                self.wrong("altered", what, seq or None)
+            rests = leaf is not None and leaf.hex() == cells.get("leaf")
+            what = f"rows.csv: row {self.rows} rests on no entry of this bundle"
+            self.require(rests and len(row) == len(header), "altered", what, seq or None)
 
     def check_checkpoint(self) -> Checkpoint | None:
         """Check the checkpoint, and that the last entry is under it."""
+        keys = self.trust.keys
         try:
-            point = open_checkpoint(
-                self.text("checkpoint"), self.trust.keys, held="the bundle's checkpoint"
-            )
+            point = open_checkpoint(self.text("checkpoint"), keys, held="the bundle's checkpoint")
             index, proof, note = read_proof(self.text("last.tlog-proof"))
-            proved = open_checkpoint(note, self.trust.keys, held="last.tlog-proof")
+            proved = open_checkpoint(note, keys, held="last.tlog-proof")
         except MalformedError as error:
-            self.wrong("rewritten" if "signature" in str(error) else "altered", str(error))
+            kind = "rewritten" if "signature" in str(error) else "altered"
+            self.require(False, kind, str(error))  # noqa: FBT003
             return None
-        if point.origin != self.manifest.get("ledger"):
-            self.wrong("rewritten", "checkpoint: of another ledger")
-        if self.trust.keys and not (point.signed and proved.signed):
-            self.wrong("rewritten", "checkpoint: not signed by a pinned key")
-        if proved[:3] != point[:3]:
-            self.wrong("altered", "last.tlog-proof: under another checkpoint")
-        as_of = self.manifest.get("as_of")
-        as_of = as_of if isinstance(as_of, dict) else {}
-        if as_of.get("seq") != point.size:
-            self.wrong("altered", "manifest.json: as_of isn't the checkpoint's size")
+        named = point.origin == self.manifest.get("ledger")
+        self.require(named, "rewritten", "checkpoint: of another ledger")
+        signed = not keys or (point.signed and proved.signed)
+        self.require(signed, "rewritten", "checkpoint: not signed by a pinned key")
+        same = proved[:3] == point[:3]
+        self.require(same, "altered", "last.tlog-proof: under another checkpoint")
+        as_of = self.member("as_of")
+        same = as_of.get("seq") == point.size
+        self.require(same, "altered", "manifest.json: as_of isn't the checkpoint's size")
         known = self.leaves.get(point.size)
-        if known is not None and as_of.get("leaf") != known.hex():
-            self.wrong("altered", "manifest.json: as_of has another leaf", point.size)
-        if self.last is None:
-            self.wrong("truncated", "entries.jsonl: no entry at all", 1)
-        elif index + 1 > self.last[0]:
-            self.wrong("truncated", f"last.tlog-proof is for entry {index + 1}", self.last[0] + 1)
-        elif check_inclusion(self.last[1], self.last[0] - 1, point.size, proof) != point.root:
-            files = self.manifest.get("files")
-            same = isinstance(files, dict) and files.get("entries.jsonl") == self.digests.get(
-                "entries.jsonl"
-            )
-            what = "the last entry isn't under the checkpoint"
-            self.wrong("rewritten" if same else "altered", what, self.last[0])
+        same = known is None or as_of.get("leaf") == known.hex()
+        self.require(same, "altered", "manifest.json: as_of has another leaf", point.size)
+        seq, leaf = self.last or (0, b"")
+        if not seq:
+            self.require(seq, "truncated", "entries.jsonl: no entry at all", 1)
+        elif index >= seq:
+            what = f"last.tlog-proof is for entry {index + 1}"
+            self.require(False, "truncated", what, seq + 1)  # noqa: FBT003
+        else:
+            name = "entries.jsonl"
+            kind = "rewritten" if self.stated(name) == self.digests.get(name) else "altered"
+            right = check_inclusion(leaf, seq - 1, point.size, proof) == point.root
+            self.require(right, kind, "the last entry isn't under the checkpoint", seq)
         return point
+
+    def stated(self, name: str) -> object:
+        """Give the digest of a file that the manifest states."""
+        return self.member("files").get(name)
+
+    def check_claims(self) -> None:
+        """Compare digests and counts with the manifest."""
+        self.text("FORMAT.md")
+        for name in sorted(FILES.keys() - {"manifest.json", "manifest.note"}):
+            digests = (self.stated(name), self.digests.get(name))
+            same = digests[0] == digests[1]
+            self.require(same, "altered", f"{name}: another file", None, *map(str, digests))
+        first, last = min(self.leaves, default=None), max(self.leaves, default=None)
+        for name, value in {"rows": self.rows, "first_seq": first, "last_seq": last}.items():
+            told = self.manifest.get(name)
+            what = f"manifest.json: {name} isn't what the bundle holds"
+            self.require(told == value, "altered", what, None, str(told), str(value))
+
+    def compare_outside(self, point: Checkpoint, not_checked: list[str]) -> bool:
+        """Compare the bundle with checkpoints held outside; tell whether any could be."""
+        compared = False
+        begins = self.is_range and self.member("scope")["from"] == 1
+        leaves = list(self.leaves.values()) if begins else []
+        for outside in self.trust.checkpoints:
+            size, held, root = outside.size, outside.held, point.root
+            if outside.origin != point.origin:
+                self.require(False, "rewritten", f"{held}: of another ledger")  # noqa: FBT003
+                continue
+            if size <= len(leaves):
+                root = Tree().root(peaks(leaves[:size]))
+            elif size != point.size:
+                not_checked.append(f"{held}: another size than the bundle's checkpoint")
+                continue
+            what = f"{held}: another root at size {size}"
+            self.require(root == outside.root, "rewritten", what, None, outside.root, root)
+            compared = True
+        return compared
+
+    def completeness(self) -> str:
+        """Say what the manifest's word on completeness amounts to (7.2)."""
+        if self.manifest.get("completeness") != "proved":
+            return "asserted: that no row is missing is the signer's word"
+        if self.is_range:
+            return "proved: no entry of the range is missing"
+        return (
+            "proved: none of the record's versions up to the last shown is missing;"
+            " that no later one existed is the signer's word"
+        )
 
 
 def read_proof(text: str) -> tuple[int, list[bytes], str]:
@@ -1903,43 +1866,46 @@ def verify_bundle(path: Path, trust: Trust) -> Verdict:
     """Check a bundle by the steps at the top of this file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return _verify_archive(Bundle(archive, trust))
+            return _judge_bundle(Bundle(archive, trust), trust)
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
         raise UnavailableError(f"{path.name}: {error}") from None
 
 
-def _verify_archive(bundle: Bundle) -> Verdict:
-    trust, point = bundle.trust, None
-    if bundle.check_files() and bundle.check_manifest():
-        bundle.check_entries({each.size for each in trust.checkpoints})
-        bundle.check_rows()
-        point = bundle.check_checkpoint()
-        bundle.check_claims()
-    origin = str(bundle.manifest.get("ledger", ""))
-    kind = bundle.scope.get("kind")
-    what = (
-        f"entries {bundle.scope.get('from')} to {bundle.scope.get('to')}"
-        if kind == "range"
-        else f"record {bundle.scope.get('record')}"
-    )
-    result = Verdict(code=TAMPERED, verdict="tampered", origin=origin, scope=what)
-    result.counts = {"entries": len(bundle.leaves), "rows": bundle.rows}
-    result.rests_on = rests_on(trust)
-    result.not_checked = [
+def _judge_bundle(bundle: Bundle, trust: Trust) -> Verdict:
+    point, compared = None, False
+    not_checked = [
         "population, gaps, masking, exclusions, parameters: the signer's word",
         "rows: that each names an entry of this bundle, not what the view made of it",
     ]
-    for name in ("population",):
-        if isinstance(bundle.manifest.get(name), int):
-            result.counts[name] = bundle.manifest[name]
-    compared = _compare_outside(bundle, point, result) if point else False
-    if bundle.findings:
+    if bundle.check_files() and bundle.check_manifest():
+        bundle.check_entries()
+        bundle.check_rows()
+        point = bundle.check_checkpoint()
+        bundle.check_claims()
+    if point is not None:
+        compared = bundle.compare_outside(point, not_checked)
+    scope, manifest = bundle.member("scope"), bundle.manifest
+    what = f"record {scope.get('record')}"
+    what = f"entries {scope.get('from')} to {scope.get('to')}" if bundle.is_range else what
+    result = Verdict(
+        origin=str(manifest.get("ledger", "")),
+        scope=what,
+        rests_on=rests_on(trust),
+        not_checked=not_checked,
+        counts={"entries": len(bundle.leaves), "rows": bundle.rows},
+    )
+    if isinstance(manifest.get("population"), int):
+        result.counts["population"] = manifest["population"]
+    if manifest.get("verifier_sha256") not in {None, own_sha256()}:
+        result.not_checked.append(
+            f"by the script that the manifest names: this one's SHA-256 is {own_sha256()}"
+        )
+    if bundle.findings or point is None:
         conclude(result, bundle.findings, None)
         return result
-    result.completeness = _completeness(bundle)
-    size = point.size if point else 0
-    result.holds = f"{what}: unchanged, and under the checkpoint of size {size}"
-    if point and point.signed:
+    result.completeness = bundle.completeness()
+    result.holds = f"{what}: unchanged, and under the checkpoint of size {point.size}"
+    if point.signed:
         result.code, result.verdict = VERIFIED, "verified"
         if not compared:
             result.rests_on[-1] += ": the checkpoint is the bundle's own, signed by the pinned key"
@@ -1947,35 +1913,6 @@ def _verify_archive(bundle: Bundle) -> Verdict:
         result.code, result.verdict = INCOMPLETE, "consistent with itself"
         result.not_checked.append("who signed: give --pin or --key with the ledger's key")
     return result
-
-
-def _compare_outside(bundle: Bundle, point: Checkpoint, result: Verdict) -> bool:
-    compared = False
-    bundle.roots[point.size] = bundle.roots.get(point.size, point.root)
-    for outside in bundle.trust.checkpoints:
-        root = bundle.roots.get(outside.size)
-        if outside.origin != point.origin:
-            bundle.wrong("rewritten", f"{outside.held}: of another ledger")
-        elif root is None:
-            result.not_checked.append(f"{outside.held}: another size than the bundle's checkpoint")
-        elif root != outside.root:
-            what = f"{outside.held}: another root at size {outside.size}"
-            bundle.wrong("rewritten", what, expected=outside.root.hex(), found=root.hex())
-        else:
-            compared = True
-    return compared
-
-
-def _completeness(bundle: Bundle) -> str:
-    stated = str(bundle.manifest.get("completeness"))
-    if stated != "proved":
-        return "asserted: that no row is missing is the signer's word"
-    if bundle.scope["kind"] == "range":
-        return "proved: no entry of the range is missing"
-    return (
-        "proved: none of the record's versions up to the last shown is missing;"
-        " that no later one existed is the signer's word"
-    )
 
 
 # == Section 13. Command line ==
@@ -2019,9 +1956,9 @@ def verify_database(args: argparse.Namespace, trust: Trust) -> Verdict:
     except ImportError:
         raise UnavailableError("reading a database needs psycopg") from None
     try:
-        database = Database(args.database, args.schema)
+        database = Database(args.database, args.schema, args.jobs)
         try:
-            return verify_log(database, trust, sweeps=database.sweeps(args.jobs))
+            return verify_log(database, trust)
         finally:
             database.close()
     except psycopg.Error as error:
@@ -2063,8 +2000,9 @@ def write_evidence(result: Verdict, path: str | None) -> None:
     """Keep what was found: numbers and hashes, nothing from inside the entries."""
     now = datetime.now(UTC)
     target = Path(path or f"custody-evidence-{now:%Y%m%dT%H%M%SZ}.json")
-    own = sha256(Path(__file__).read_bytes()).hexdigest()
-    document = {"at": now.isoformat(), "verifier_sha256": own} | json.loads(as_json(result))
+    document = {"at": now.isoformat(), "verifier_sha256": own_sha256()} | json.loads(
+        as_json(result)
+    )
     try:
         target.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
         print(f"evidence: {target}", file=sys.stderr)
