@@ -166,7 +166,11 @@ class HeadFollower:
             rows = rows[1:]
         if [r[0] for r in rows] != list(range(seen.seq + 1, head.seq + 1)):
             raise self.stop(f"entries after {seen.seq} are missing below the head {head.seq}")
-        self.edge.extend([leaf for *_, leaf in rows])
+        # A copy: the writer may be handing the old edge's size and root to the notary just now,
+        # and a size with another size's root must never be signed.
+        edge = self.edge.copy()
+        edge.extend([leaf for *_, leaf in rows])
+        self.edge = edge
         heads = {stream: (version, leaf.hex().encode()) for _, stream, version, leaf in rows}
         self._known.heads.remember(heads)
 
