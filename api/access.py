@@ -1,6 +1,7 @@
 """Tell who asks, and let each credential do what it is for.
 
-Nothing but `/healthz` and `/readyz` answers without a credential. A credential is for
+Nothing but `/healthz`, `/readyz` and `/verifier.html` answers without a credential, and, where people have
+opened them, checkpoint and tiles of hashes. A credential is for
 one ledger: of all others it learns nothing, not even whether they exist.
 """
 
@@ -129,6 +130,32 @@ async def enter_as_reader(request: Request) -> Access:
     return access
 
 
+class Tree(NamedTuple):
+    """A ledger's tree, and whether anybody may have it."""
+
+    open: OpenLedger
+    public: bool
+
+
+async def enter_tree(request: Request) -> Tree:
+    """Let a credential of the path's ledger to its tree, or anybody where tiles are opened.
+
+    Raises:
+        Unauthenticated: there is no credential, and tiles are not opened.
+        NotFound: as in `enter`, or there is no such ledger.
+        Unavailable: as in `enter`.
+    """
+    service = service_of(request)
+    if not service.settings.open_tiles:
+        access = await enter(request)
+        return Tree(access.open, public=False)
+    opened = service.ledgers.get(request.path_params["ledger"])
+    if opened is None:
+        raise NotFound("expected a ledger of this service")
+    return Tree(opened, public=True)
+
+
 AnyCredential = Annotated[Credential, Depends(any_credential)]
 Member = Annotated[Access, Depends(enter)]
 Reader = Annotated[Access, Depends(enter_as_reader)]
+OpenTree = Annotated[Tree, Depends(enter_tree)]

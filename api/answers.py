@@ -11,9 +11,10 @@ _MEANINGS: Final = {
     401: "No valid credential came with the request.",
     403: "The credential has no right to this.",
     404: "There is no such ledger for this credential, or no such thing in it.",
+    408: "The body took too long to arrive.",
     409: "It contradicts what is recorded.",
     413: "A stated limit was passed.",
-    415: "The body is not application/json without compression.",
+    415: "The body has a media type or coding that this route doesn't read.",
     422: "A member or parameter is not what is required.",
     503: "It can't be recorded or answered now; repeating it later is safe.",
 }

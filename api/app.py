@@ -16,7 +16,21 @@ from starlette.middleware import Middleware
 
 from api.openapi import build_openapi
 from api.problems import install
-from api.routes import accesses, checkpoints, entries, events, exports, health, records, taxonomy
+from api.routes import (
+    accesses,
+    anchors,
+    checkpoints,
+    entries,
+    events,
+    exports,
+    health,
+    proofs,
+    records,
+    sources,
+    taxonomy,
+    tiles,
+    verifier,
+)
 from api.service import Service
 from api.shell import Shell
 
@@ -31,9 +45,14 @@ ROUTERS = (
     records.router,
     accesses.router,
     checkpoints.router,
+    anchors.router,
+    proofs.router,
+    tiles.router,
     exports.router,
+    sources.router,
     taxonomy.router,
     health.router,
+    verifier.router,
 )
 """Every route."""
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from api.encodings import FIRST_PIECE_BYTES, expand
 from ledger.errors import TooLarge, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from starlette.requests import Request
 
@@ -42,7 +43,7 @@ def check_json(headers: list[tuple[bytes, bytes]], limit_bytes: int) -> None:
     """
     for name, value in headers:
         if name == b"content-length" and int(value) > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise too_large(limit_bytes)
         if name == b"content-type" and value != _JSON:
             _check_media_type(value)
         elif name == b"content-encoding" and value.lower() not in {b"", b"identity"}:
@@ -72,7 +73,7 @@ async def first_piece(request: Request, limit_bytes: int) -> Piece:
         raise ClientDisconnect
     body: bytes = message.get("body", b"")
     if len(body) > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise too_large(limit_bytes)
     return Piece(body, message.get("more_body", False))
 
 
@@ -94,15 +95,17 @@ class Bodies:
         pieces = [first.body]
         self.held_bytes += len(first.body)
         try:
-            await self._read(request, pieces, limit_bytes)
+            await self._read(request, first, pieces, limit_bytes)
             pieces[:] = [b"".join(pieces)]
             yield pieces[0]
         finally:
             self.held_bytes -= sum(map(len, pieces))
 
-    async def _read(self, request: Request, pieces: list[bytes], limit_bytes: int) -> None:
-        size = len(pieces[0])
-        more = True
+    async def _read(
+        self, request: Request, first: Piece, pieces: list[bytes], limit_bytes: int
+    ) -> None:
+        size = len(first.body)
+        more = first.more
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 while more:
@@ -111,13 +114,50 @@ class Bodies:
                     self.held_bytes += len(piece)
                     size += len(piece)
                     if size > limit_bytes:
-                        raise _too_large(limit_bytes)
-                    if self.held_bytes > MAX_HELD_BYTES:
-                        raise Unavailable("other large bodies are being read")
+                        raise too_large(limit_bytes)
+                    self._check_held()
         except TimeoutError:
             raise HTTPException(
                 408, "expected the body to arrive sooner", {"Connection": "close"}
             ) from None
+
+    @asynccontextmanager
+    async def expanded(self, body: bytes, coding: str, limit_bytes: int) -> AsyncIterator[bytes]:
+        """Expand a compressed body; what comes of it counts as held, beside the body itself.
+
+        A small body's first piece is expanded at once, everything else beside the event loop.
+        The window that a decompressor keeps is at most as large again as what it gave.
+
+        Raises:
+            TooLarge: it expands to more than the limit.
+            Unavailable: other bodies hold all the memory there is for them.
+            HTTPException: 400, it is not what its coding says.
+        """
+        pieces: list[bytes] = []
+        try:
+            await self._expand(expand(body, coding), body, pieces, limit_bytes)
+            pieces[:] = [b"".join(pieces)]
+            yield pieces[0]
+        finally:
+            self.held_bytes -= sum(map(len, pieces))
+
+    async def _expand(
+        self, source: Iterator[bytes], body: bytes, pieces: list[bytes], limit_bytes: int
+    ) -> None:
+        size = 0
+        small = len(body) <= FIRST_PIECE_BYTES
+        while piece := next(source, b"") if small else await asyncio.to_thread(next, source, b""):
+            small = False
+            pieces.append(piece)
+            self.held_bytes += len(piece)
+            size += len(piece)
+            if size > limit_bytes:
+                raise TooLarge(f"expected a body of at most {limit_bytes} bytes once expanded")
+            self._check_held()
+
+    def _check_held(self) -> None:
+        if self.held_bytes > MAX_HELD_BYTES:
+            raise Unavailable("other large bodies are being read")
 
 
 async def small_body(request: Request, bodies: Bodies) -> bytes:
@@ -135,5 +175,6 @@ async def small_body(request: Request, bodies: Bodies) -> bytes:
         return body
 
 
-def _too_large(limit_bytes: int) -> TooLarge:
+def too_large(limit_bytes: int) -> TooLarge:
+    """Give the refusal of a body that is past a limit."""
     return TooLarge(f"expected a body of at most {limit_bytes} bytes")

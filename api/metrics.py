@@ -31,10 +31,17 @@ class _EventReceipt(msgspec.Struct):
     repeated: bool = False
 
 
+class _Result(msgspec.Struct):
+    """What is counted of an event that was judged on its own."""
+
+    receipt: _EventReceipt | None = None
+
+
 class _Receipt(_EventReceipt):
     """What is counted of a request's receipt: of one event, or of many."""
 
     receipts: list[_EventReceipt] = []
+    results: list[_Result] = []
 
 
 _read_receipt = msgspec.json.Decoder(_Receipt).decode
@@ -74,7 +81,7 @@ class Metrics:
         )
         self.refused = Counter(
             "custody_requests_refused",
-            "Requests with events that were refused",
+            "Requests with events that were refused, and events refused on their own",
             ["ledger", "reason"],
             registry=self.registry,
         )
@@ -106,14 +113,14 @@ class Metrics:
         return measured
 
     def refuse(self, ledger: str, reason: str) -> None:
-        """Count a request with events that was refused."""
+        """Count a request with events that was refused, or an event refused on its own."""
         self.refused.labels(ledger, reason).inc()
 
     def recorded(self, ledger: str, source: str, receipt: bytes, duration_s: float) -> None:
         """Measure a request with events, and count what lacked something expected."""
         self.append_seconds.labels(ledger).observe(duration_s)
         read = _read_receipt(receipt)
-        events = read.receipts or [read]
+        events = read.receipts or [r.receipt for r in read.results if r.receipt] or [read]
         count = sum(bool(event.incomplete) and not event.repeated for event in events)
         if count:
             self.incomplete.labels(ledger, self._source(ledger, source)).inc(count)

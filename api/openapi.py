@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api import schemas
+from api import schemas, schemas_evidence
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -17,7 +17,7 @@ _INTRODUCTION = """\
 Services POST events; readers look entries and views up; anybody who holds a credential
 gets the newest signed checkpoint. Every refusal is a problem document (RFC 9457)."""
 
-_OPEN = frozenset({"/healthz", "/readyz"})
+_OPEN = frozenset({"/healthz", "/readyz", "/verifier.html"})
 
 
 def build_openapi(app: FastAPI) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def build_openapi(app: FastAPI) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     models = [
         model
-        for model in vars(schemas).values()
+        for model in {**vars(schemas), **vars(schemas_evidence)}.values()
         if isinstance(model, type)
         and issubclass(model, BaseModel)
         and model not in {BaseModel, schemas.Question, schemas.Answer}

@@ -55,6 +55,7 @@ class Problem(NamedTuple):
 
 INTERNAL: Final = Problem("internal", 500, "The service failed")
 BAD_REQUEST: Final = Problem("bad-request", 400, "The request can't be read")
+TIMEOUT: Final = Problem("timeout", 408, "The body took too long to arrive")
 UNAVAILABLE: Final = Problem("unavailable", 503, "The ledger can't record or answer now")
 
 PROBLEMS: Final[Mapping[type[BaseException], Problem]] = {
@@ -80,7 +81,7 @@ _BY_STATUS: Final[Mapping[int, Problem]] = {
     404: Problem("not-found", 404, "There is no such thing here"),
     405: Problem("method-not-allowed", 405, "This path has other methods"),
     406: Problem("not-acceptable", 406, "There is no such form of this"),
-    408: Problem("timeout", 408, "The body took too long to arrive"),
+    408: TIMEOUT,
     415: Problem("unsupported-media-type", 415, "The body has another type than expected"),
 }
 
@@ -92,6 +93,8 @@ _MANY_DIGITS = re.compile(r"[0-9]{8}")
 
 def problem_of(error: BaseException) -> Problem:
     """Give an error's problem, by its class or the nearest base that has one."""
+    if isinstance(error, HTTPException):
+        return _BY_STATUS.get(error.status_code, BAD_REQUEST)
     return next(PROBLEMS[base] for base in type(error).__mro__ if base in PROBLEMS)
 
 
@@ -103,6 +106,15 @@ def render(
     **members: Any,
 ) -> Response:
     """Give the response of a problem; members that are None are left out."""
+    return Response(
+        msgspec.json.encode(_document(problem, detail, members)),
+        problem.status,
+        {"Cache-Control": "no-store", **(headers or {})},
+        PROBLEM_JSON,
+    )
+
+
+def _document(problem: Problem, detail: str, members: Mapping[str, Any]) -> dict[str, Any]:
     document: dict[str, Any] = {
         "type": TYPE_PREFIX + problem.slug,
         "title": problem.title,
@@ -110,12 +122,23 @@ def render(
         "detail": detail,
     }
     document.update({name: value for name, value in members.items() if value is not None})
-    return Response(
-        msgspec.json.encode(document),
-        problem.status,
-        {"Cache-Control": "no-store", **(headers or {})},
-        PROBLEM_JSON,
-    )
+    return document
+
+
+def document_of(error: LedgerError) -> dict[str, Any]:
+    """Give the problem document of a refusal or failure that concerns a part of a request."""
+    problem = problem_of(error)
+    if isinstance(error, Refused):
+        return _document(problem, error.detail, _members(error))
+    detail = error.detail if isinstance(error, Unavailable) else _NO_DETAIL
+    return _document(problem, detail, {})
+
+
+def _members(error: Refused) -> dict[str, str | None]:
+    return {"pointer": safe_pointer(error.pointer) or None, "hint": error.hint}
+
+
+_NO_DETAIL: Final = "nothing more can be said here; the service's log has the place"
 
 
 def answer(error: Exception) -> Response:
@@ -126,14 +149,13 @@ def answer(error: Exception) -> Response:
             problem,
             error.detail,
             headers=_CHALLENGE if problem.status == 401 else None,
-            pointer=safe_pointer(error.pointer) or None,
-            hint=error.hint,
+            **_members(error),
         )
     if isinstance(error, Unavailable):
         return render(problem, error.detail, headers={"Retry-After": str(error.retry_after_s)})
     if problem is UNAVAILABLE:
         return render(problem, "the database can't be reached", headers={"Retry-After": "1"})
-    return render(INTERNAL, "nothing more can be said here; the service's log has the place")
+    return render(INTERNAL, _NO_DETAIL)
 
 
 def safe_pointer(pointer: str) -> str:

@@ -86,6 +86,22 @@ class Receipts(Answer):
     checkpoint_pending: str | None = None
 
 
+class Result(Answer):
+    """What became of one event: its receipt, or why it was refused."""
+
+    status: Literal[200, 201, 400, 403, 409, 413, 422, 503]
+    receipt: EventReceipt | None = None
+    problem: Problem | None = None
+
+
+class Results(Answer):
+    """The answer with `Prefer: handling=lenient`: a result for each event, in the order sent."""
+
+    results: list[Result]
+    checkpoint: str | None
+    checkpoint_pending: str | None = None
+
+
 class Problem(BaseModel):
     """A problem document (RFC 9457); it repeats no value of the request."""
 
@@ -217,3 +233,75 @@ class Health(Answer):
     """The process, or the service behind it, is well."""
 
     status: Literal["up", "ready"]
+
+
+class KeptCheckpoint(Answer):
+    """A checkpoint that is kept for good."""
+
+    size: Sequence
+    note: str = Field(description="A C2SP signed note (FORMAT.md 5).")
+    signed: datetime = Field(description="When it was stored.")
+
+
+class KeptCheckpoints(Answer):
+    """A page of checkpoints."""
+
+    checkpoints: list[KeptCheckpoint]
+    next: int | None = Field(description="`after` of the next page.")
+
+
+class AnchorEvidence(Answer):
+    """What a sink gave back for one checkpoint."""
+
+    size: Sequence
+    root: Leaf = Field(description="root of the tree, hex")
+    note: str | None = Field(
+        description="The checkpoint that the sink was given; without cosignatures."
+    )
+    anchored: datetime
+    seq: int | None = Field(description="The entry that tells of it; null until it stands.")
+    media_type: str
+    sha256: Leaf = Field(description="of the evidence; the entry's proof_sha256")
+    base64: str = Field(description="The evidence's bytes.")
+
+
+class AnchorFailure(Answer):
+    """Since when a sink takes no checkpoint, and why."""
+
+    since: datetime
+    reason: str = Field(description="A code, such as `unreachable`.")
+
+
+class Anchor(Answer):
+    """A place outside that takes checkpoints."""
+
+    name: str
+    kind: str = Field(description="A code of the vocabulary `anchor_kind`.")
+    configured: bool = Field(description="False for one that is no longer in the settings.")
+    place: str | None = Field(description="Scheme and host; null for a place on the machine.")
+    failing: AnchorFailure | None
+    evidence: AnchorEvidence | None
+
+
+class Witnessed(Answer):
+    """How a ledger's witnesses stand together."""
+
+    quorum: int = Field(description="How many must have cosigned a checkpoint for it to count.")
+    named: int = Field(description="How many the settings name.")
+    working: int = Field(description="How many of those don't fail.")
+    size: int = Field(description="Of the newest checkpoint that a quorum cosigned; 0 for none.")
+    reached: datetime | None = Field(description="When the last that was needed cosigned it.")
+    failing: bool = Field(description="Whether too few work.")
+
+
+class Anchors(Answer):
+    """Every sink of a ledger, by name."""
+
+    sinks: list[Anchor]
+    witnessed: Witnessed | None = Field(
+        description="Null where there is no witness, or no quorum of them is asked for."
+    )
+    split_views: list[str] = Field(
+        description="Evidence that somebody holds another history; while it lies there, "
+        "nothing is recorded."
+    )

@@ -15,6 +15,8 @@ from api.gauges import read_gauges
 from api.metrics import Gauges, Metrics
 from api.views import Views
 from ledger.control import Control
+from ledger.declaring import declare_types
+from ledger.events.custom import UNREGISTERED, load_custom_types
 from ledger.service import Ledger
 from projections.process import ViewProcess
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from ledger.config import Settings
     from ledger.control import LedgerRow
+    from ledger.events.custom import CustomTypes
 
 _LOG = logging.getLogger("api")
 
@@ -42,15 +45,19 @@ class OpenLedger:
         dsn: str,
         on_group: Callable[[int, float], None],
         folding: ViewProcess,
+        *,
+        custom: CustomTypes,
     ) -> None:
+        self._custom = custom
         self._seen: tuple[int, float] | None = None
         self._on_group = on_group
-        self.ledger: Ledger = Ledger(row, settings, dsn, on_group=self._measured)
+        self.ledger: Ledger = Ledger(row, settings, dsn, on_group=self._measured, custom=custom)
         self.views: Views = Views(row, dsn, folding)
 
     def start(self) -> None:
         """Begin to record, and make the views ready to be folded."""
         self.ledger.start()
+        declare_types(self.ledger, self._custom.sha256)
         self.views.migrate()
 
     def close(self) -> None:
@@ -106,6 +113,7 @@ class Service:
         self.ledgers: dict[str, OpenLedger] = {}
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="api")
         self.is_open = False
+        self.custom = UNREGISTERED
         self._dsn = dsn
         self._folding: ViewProcess | None = None
         self._looked: tuple[float, bool] = (float("-inf"), False)
@@ -118,13 +126,16 @@ class Service:
         """
         if self.is_open:
             return
+        self.custom = load_custom_types(self.settings.types_file)
         self.control.migrate()
         rows = self.control.ledgers()
         self._folding = folding = ViewProcess(self._dsn, [row.schema for row in rows])
         try:
             for row in rows:
                 measured = self.metrics.on_group(row.name)
-                opened = OpenLedger(row, self.settings, self._dsn, measured, folding)
+                opened = OpenLedger(
+                    row, self.settings, self._dsn, measured, folding, custom=self.custom
+                )
                 self.ledgers[row.name] = opened
                 opened.start()
             folding.start()
@@ -156,6 +167,8 @@ class Service:
                 codes.append("read-only")
             elif not opened.records:
                 codes.append("not-recording")
+            if opened.ledger.anchoring.split_views():
+                codes.append("split-view")
             if any(view.condition == "failed" for view in opened.views.standing()):
                 codes.append("view-failed")
         return sorted(set(codes))

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from projections.queries import ViewReader
 from projections.schema import migrate_views
+from projections.sources import select_sums
 
 if TYPE_CHECKING:
     from ledger.control import LedgerRow
     from projections.process import ViewProcess
     from projections.queries import ViewPosition
+    from projections.sources import SourceSums
     from projections.supervisor import ViewStatus
+
+
+_LOG = logging.getLogger("api.views")
+
+SUMS_S = 10.0
+"""How long sums of sources are good for: whoever asks for metrics must not burden the views."""
 
 
 class Views:
@@ -24,6 +35,8 @@ class Views:
         self._schema = row.schema
         self._process = process
         self.reader = ViewReader(dsn, row.schema)
+        self._sums: tuple[float, list[SourceSums]] = (float("-inf"), [])
+        self._summing = threading.Lock()
 
     def migrate(self) -> None:
         """Bring the views' tables up to date, for the process that folds."""
@@ -37,6 +50,18 @@ class Views:
     def standing(self) -> list[ViewStatus]:
         """Say how each view stands."""
         return self._process.standing(self._schema)
+
+    def source_sums(self, most: int) -> list[SourceSums]:
+        """Give sums of sources, as they were a moment ago; those known last if none can be read."""
+        if time.monotonic() - self._sums[0] > SUMS_S and self._summing.acquire(blocking=False):
+            try:
+                self._sums = (time.monotonic(), select_sums(self.reader, most))
+            except Exception as error:  # noqa: BLE001 - whoever measures needs all the others
+                _LOG.warning("sources can't be summed up: %s", type(error).__name__)
+                self._sums = (time.monotonic(), self._sums[1])
+            finally:
+                self._summing.release()
+        return self._sums[1]
 
     def position(self, view: str) -> ViewPosition:
         """Give how far a view has come, whichever process folds it.

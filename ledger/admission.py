@@ -8,18 +8,26 @@ only listed.
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from ledger.attributes import (
+    check_specversion,
+    id_of,
+    is_plain_json,
+    source_of,
+    subject_of,
+    subjects_of,
+    type_of,
+)
 from ledger.core.entry import MAX_ENTRY_BYTES, entry_bound
 from ledger.core.strict_json import check_strict, compact
-from ledger.drafts import PART, Draft, Emitter, Piece
+from ledger.drafts import PART, Draft, Emitter, Piece, stream_name
 from ledger.errors import Forbidden, Malformed, TooLarge
-from ledger.events.taxonomy import EventType, find_type, kind_named, nearest_type
-from ledger.identities import Name, record_name, staff_name
+from ledger.events.custom import UNREGISTERED, CustomTypes
+from ledger.events.taxonomy import EventType, kind_named
+from ledger.identities import Name, staff_name
 from ledger.member_rules import (
     ArrayRule,
     MemberRule,
@@ -28,26 +36,19 @@ from ledger.member_rules import (
     SealedRule,
     item_rule,
     rules_of,
+    tiers_of,
 )
+from ledger.paths import pointer_to, segment
 
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""Most bytes of an event as sent, white space included."""
 MAX_SEALED_BYTES = 65_535
 """Most bytes of JSON that one sealed value may have."""
 MAX_BOX_BYTES = 1_048_576
 """Most bytes of JSON that the sealed values of one event may have together."""
-MAX_SUBJECTS = 1_000
-"""Most subjects one event may name."""
-MAX_SUBJECT_CHARS = 256
-"""Most characters of a subject, namespace included."""
 MAX_STAFF_CHARS = 128
 """Most characters of a name of staff."""
 
-_TOKEN = re.compile(rb'"[A-Za-z0-9._:/#-]{1,128}"')
-_DIGITS = re.compile(rb"[0-9]{8}")
-_UUID = re.compile(rb'"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"')
-_SUBJECT = re.compile(
-    r"([a-z][a-z0-9_-]{0,31}):([^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)"
-)
-_CONSTANTS: Final = {"specversion": b'"1.0"', "datacontenttype": b'"application/json"'}
 _TIME = kind_named("time")
 _SMALL_BYTES = 4_096
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -56,8 +57,24 @@ _string = msgspec.json.Decoder(str).decode
 _strings = msgspec.json.Decoder(list[str]).decode
 
 
-def admit(raw: bytes, emitter: Emitter, *, origin: bytes, pointer: str = "") -> list[Draft]:
+def admit(
+    raw: bytes,
+    emitter: Emitter,
+    *,
+    origin: bytes,
+    pointer: str = "",
+    custom: CustomTypes = UNREGISTERED,
+    cloud: bool = False,
+) -> list[Draft]:
     """Check one event and give a draft for each of its subjects.
+
+    Args:
+        raw: the event as sent.
+        emitter: who sent it.
+        origin: the ledger's.
+        pointer: the event's place in the request, before that of each refusal.
+        custom: the emitters' own types.
+        cloud: whether it was sent as a CloudEvent.
 
     Raises:
         Malformed: it is not strict JSON or not what its type requires.
@@ -65,7 +82,7 @@ def admit(raw: bytes, emitter: Emitter, *, origin: bytes, pointer: str = "") -> 
         TooLarge: an entry or a sealed value would be past its limit.
     """
     try:
-        return _Admission(raw, emitter).drafts(origin)
+        return _Admission(raw, emitter).drafts(origin, custom, cloud=cloud)
     except (Malformed, Forbidden, TooLarge) as error:
         error.pointer = pointer + error.pointer
         raise
@@ -84,16 +101,22 @@ class _Admission:
         self.others: list[Name] = []
         self.present: set[str] = set()
 
-    def drafts(self, origin: bytes) -> list[Draft]:
+    def drafts(self, origin: bytes, custom: CustomTypes, *, cloud: bool) -> list[Draft]:
+        if len(self.raw) > MAX_EVENT_BYTES:
+            raise TooLarge(f"expected an event of at most {MAX_EVENT_BYTES} bytes")
         decoded = check_strict(self.raw)
         if not isinstance(decoded, dict):
             raise Malformed("expected an event: a JSON object")
-        event_type = _type(decoded.get("type"), self.emitter)
-        subjects = self._subjects(decoded, event_type)
+        event_type = type_of(decoded.get("type"), self.emitter, custom)
+        subjects = subjects_of(decoded, event_type, self.emitter)
         self.raw = compact(self.raw)
         attributes = _members(self.raw)
-        source = self._source(attributes)
-        event_id = _id(attributes)
+        if cloud:
+            attributes = _without_null(attributes)
+        if cloud or "specversion" in attributes or "data_base64" in attributes:
+            check_specversion(attributes, needed=cloud)
+        source = source_of(attributes, self.emitter)
+        event_id = id_of(attributes)
         self._walk_event(attributes, event_type)
         incomplete = self._check_tiers(event_type, attributes)
         bound = self._bound(origin)
@@ -108,6 +131,7 @@ class _Admission:
                 part=part,
                 of=len(subjects),
                 subject=subject,
+                stream_name="" if subject is not None else stream_name(event_type, source),
                 pieces=self.pieces,
                 sealed=self.sealed,
                 emitter=emitter,
@@ -118,46 +142,6 @@ class _Admission:
             for part, subject in enumerate(subjects)
         ]
 
-    # -- who and what ----------------------------------------------------------
-
-    def _subjects(self, decoded: dict[str, Any], event_type: EventType) -> list[Name | None]:
-        one, many = decoded.get("subject"), decoded.get("subjects")
-        if one is not None and many is not None:
-            raise Malformed("expected subject or subjects, found both", pointer="/subjects")
-        if one is None and many is None:
-            if event_type.subject == "required":
-                raise Malformed(
-                    f"{event_type.name} needs a subject, such as crm:C-10023", pointer="/subject"
-                )
-            return [None]
-        if event_type.subject == "none":
-            raise Malformed(f"{event_type.name} has no subject", pointer="/subject")
-        if many is None:
-            return [self._subject(one, "/subject")]
-        if not isinstance(many, list) or not 1 <= len(many) <= MAX_SUBJECTS:
-            raise Malformed(f"expected 1 to {MAX_SUBJECTS} subjects", pointer="/subjects")
-        names = [self._subject(text, f"/subjects/{i}") for i, text in enumerate(many)]
-        if len(set(names)) != len(names):
-            raise Malformed("expected each subject once", pointer="/subjects")
-        return list(names)
-
-    def _subject(self, text: object, pointer: str) -> Name:
-        match = _SUBJECT.fullmatch(text) if isinstance(text, str) else None
-        if match is None or len(match.group()) > MAX_SUBJECT_CHARS:
-            raise Malformed(
-                f"expected namespace:id of at most {MAX_SUBJECT_CHARS} characters", pointer=pointer
-            )
-        if match[1] not in self.emitter.namespaces and "*" not in self.emitter.namespaces:
-            raise Forbidden("this credential may not write about this namespace", pointer=pointer)
-        return record_name(match.group())
-
-    def _source(self, attributes: dict[str, Any]) -> bytes:
-        if "source" not in attributes:
-            return self.emitter.sources[0].encode()
-        raw = bytes(attributes["source"])
-        _check_source(raw, self.emitter.sources)
-        return raw[1:-1]
-
     # -- the walk --------------------------------------------------------------
 
     def _walk_event(self, attributes: dict[str, Any], event_type: EventType) -> None:
@@ -165,7 +149,7 @@ class _Admission:
         for name, value in attributes.items():
             if name == "data":
                 self._shape(bytes(value), b"{", "data")
-                self._object(bytes(value), rules_of(event_type.name))
+                self._object(bytes(value), rules_of(event_type))
             elif name == "type":
                 out.append(b'"type":"%b",' % event_type.full.encode())
             elif name in {"id", "source"}:
@@ -177,16 +161,18 @@ class _Admission:
                 out.append(b'"time":%b,' % bytes(value))
             elif name == "subjects" and bytes(value) != b"null":
                 out += (b'"part":', PART, b',"of":%d,' % len(_items(bytes(value))))
-            elif name in _CONSTANTS:
-                self._constant(name, bytes(value))
             elif name not in {"subject", "subjects"}:
-                self._seal(_segment(name), bytes(value))
+                self._other(name, bytes(value))
         _close(out, b"}")
 
-    def _constant(self, name: str, raw: bytes) -> None:
-        if raw != _CONSTANTS[name]:
-            raise Malformed(f"expected {_CONSTANTS[name].decode()}", pointer=f"/{name}")
-        self.pieces.append(b'"%b":%b,' % (name.encode(), raw))
+    def _other(self, name: str, raw: bytes) -> None:
+        """Write what can have one value only; seal the rest."""
+        if name == "specversion":
+            self.pieces.append(b'"specversion":"1.0",')
+        elif name == "datacontenttype" and is_plain_json(raw):
+            self.pieces.append(b'"datacontenttype":"application/json",')
+        else:
+            self._seal(segment(name), raw)
 
     def _object(self, raw: bytes, within: ObjectRule) -> None:
         """Write a member that is an object, without what is sealed of it."""
@@ -205,7 +191,7 @@ class _Admission:
                 else:
                     self._member(member, rule)
             elif rule is None:
-                self._seal(f"{within.at}.{_segment(key)}", bytes(value))
+                self._seal(f"{within.at}.{segment(key)}", bytes(value))
             else:
                 self._nested(bytes(value), rule)
         if len(out) == mark + 1:
@@ -224,7 +210,7 @@ class _Admission:
             self._shape(raw, b"{", rule.at)
             self.present.add(rule.path)
             for name, value in _members(raw).items():
-                self._seal(f"{rule.at}.{_segment(name)}", bytes(value))
+                self._seal(f"{rule.at}.{segment(name)}", bytes(value))
 
     def _array(self, raw: bytes, rule: ArrayRule) -> None:
         out = self.pieces
@@ -243,7 +229,7 @@ class _Admission:
         if not rule.accepts(raw):
             problem = rule.kind.check(raw)
             if problem:
-                raise Malformed(problem, pointer=_pointer(rule.at))
+                raise Malformed(problem, pointer=pointer_to(rule.at))
         if rule.storage == "clear":
             self.pieces.append(b"%b%b," % (rule.prefix, raw))
         elif rule.storage == "sealed":
@@ -251,7 +237,7 @@ class _Admission:
         elif rule.storage == "staff":
             self._staff(raw, rule)
         else:
-            subject = self._subject(_text(raw, rule.at), _pointer(rule.at))
+            subject = subject_of(_text(raw, rule.at), self.emitter, pointer_to(rule.at))
             self._name(rule.prefix + b'"', subject)
 
     def _staff(self, raw: bytes, rule: MemberRule) -> None:
@@ -262,7 +248,7 @@ class _Admission:
         try:
             names = _strings(raw)
         except msgspec.ValidationError:
-            raise Malformed("expected an array of strings", pointer=_pointer(rule.at)) from None
+            raise Malformed("expected an array of strings", pointer=pointer_to(rule.at)) from None
         self.pieces.append(rule.prefix + b"[")
         for index, name in enumerate(names):
             self._name(b'"', _person(name, f"{rule.at}.{index}"))
@@ -276,7 +262,7 @@ class _Admission:
         if len(raw) > MAX_SEALED_BYTES:
             raise TooLarge(
                 f"expected at most {MAX_SEALED_BYTES} bytes in a sealed value, found {len(raw)}",
-                pointer=_pointer(at),
+                pointer=pointer_to(at),
             )
         self.sealed.append((at, raw))
 
@@ -284,12 +270,12 @@ class _Admission:
     def _shape(raw: bytes, opening: bytes, at: str) -> None:
         if raw[:1] != opening:
             expected = "an object" if opening == b"{" else "an array"
-            raise Malformed(f"expected {expected}", pointer=_pointer(at))
+            raise Malformed(f"expected {expected}", pointer=pointer_to(at))
 
     # -- the whole -------------------------------------------------------------
 
     def _check_tiers(self, event_type: EventType, attributes: dict[str, Any]) -> tuple[str, ...]:
-        missing, incomplete = _tiers(event_type.name, frozenset(self.present))
+        missing, incomplete = tiers_of(event_type, frozenset(self.present))
         if missing:
             needed, pointer = missing
             raise Malformed(f"{event_type.name} needs {needed}", pointer=pointer)
@@ -325,63 +311,9 @@ class _Admission:
         return bound
 
 
-def _type(name: object, emitter: Emitter) -> EventType:
-    if not isinstance(name, str):
-        raise Malformed("expected a type, such as record.accessed", pointer="/type")
-    event_type = find_type(name)
-    if event_type is None:
-        nearest = nearest_type(name) if len(name) <= 256 else None
-        hint = f"did you mean {nearest}?" if nearest else "see GET /v1/event-types"
-        raise Malformed("expected a known type", pointer="/type", hint=hint)
-    if event_type.name not in emitter.allowed:
-        raise Forbidden(f"this credential may not write {event_type.name}", pointer="/type")
-    return event_type
-
-
-def _id(attributes: dict[str, Any]) -> bytes:
-    raw = bytes(attributes.get("id", b""))
-    if not _TOKEN.fullmatch(raw) or (_DIGITS.search(raw) and not _UUID.fullmatch(raw)):
-        raise Malformed(
-            "expected an id of 1 to 128 of A-Z a-z 0-9 . _ : / # - without 8 or more "
-            "digits in a row, or a UUID in lower case",
-            pointer="/id",
-        )
-    return raw[1:-1]
-
-
-@lru_cache(maxsize=1024)
-def _check_source(raw: bytes, prefixes: tuple[str, ...]) -> None:
-    if not _TOKEN.fullmatch(raw) or _DIGITS.search(raw):
-        raise Malformed(
-            "expected a source of 1 to 128 of A-Z a-z 0-9 . _ : / # - "
-            "without 8 or more digits in a row",
-            pointer="/source",
-        )
-    source = raw[1:-1].decode()
-    if not any(_within(source, prefix) for prefix in prefixes):
-        raise Forbidden("this credential may not write as this source", pointer="/source")
-
-
-def _within(source: str, prefix: str) -> bool:
-    """Tell whether a source is the prefix or below it, at a boundary of `/ : #`."""
-    if not source.startswith(prefix):
-        return False
-    rest = source[len(prefix) :]
-    return not rest or prefix[-1:] in "/:#" or rest[0] in "/:#"
-
-
-@lru_cache(maxsize=4096)
-def _tiers(
-    type_name: str, present: frozenset[str]
-) -> tuple[tuple[str, str] | None, tuple[str, ...]]:
-    """Give the first thing required and missing, and pointers of what is expected and missing."""
-    event_type = find_type(type_name)
-    assert event_type is not None  # noqa: S101 - it was found by this name a moment ago
-    missing = event_type.missing(present)
-    incomplete = tuple(_pointer("data." + path) for path in event_type.incomplete(present))
-    if not missing:
-        return None, incomplete
-    return (" or ".join(missing[0]), _pointer("data." + missing[0][0])), incomplete
+def _without_null(attributes: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """Leave out what is null: in CloudEvents it is as if absent (JSON format 1.0.2, 2.2)."""
+    return {name: value for name, value in attributes.items() if bytes(value) != b"null"}
 
 
 def _close(out: list[Piece], mark: bytes) -> None:
@@ -393,7 +325,7 @@ def _close(out: list[Piece], mark: bytes) -> None:
 
 def _person(name: str, at: str) -> Name:
     if not 1 <= len(name) <= MAX_STAFF_CHARS:
-        raise Malformed(f"expected 1 to {MAX_STAFF_CHARS} characters", pointer=_pointer(at))
+        raise Malformed(f"expected 1 to {MAX_STAFF_CHARS} characters", pointer=pointer_to(at))
     return staff_name(name)
 
 
@@ -401,15 +333,4 @@ def _text(raw: bytes, at: str) -> str:
     try:
         return _string(raw)
     except msgspec.DecodeError:
-        raise Malformed("expected a string", pointer=_pointer(at)) from None
-
-
-def _segment(name: str) -> str:
-    """Write a member's name as one segment of a path (FORMAT.md 4.1)."""
-    return name.replace("~", "~0").replace(".", "~1")
-
-
-def _pointer(path: str) -> str:
-    """Write a path as a JSON pointer, which escapes other characters (RFC 6901 section 3)."""
-    names = (part.replace("~1", ".").replace("~0", "~") for part in path.split("."))
-    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
+        raise Malformed("expected a string", pointer=pointer_to(at)) from None

@@ -31,6 +31,13 @@ class Settings:
     """LEDGER_ANCHOR_DIR: directory that gets a file for each anchored checkpoint."""
     anchor_interval_s: float
     """LEDGER_ANCHOR_INTERVAL_S: least seconds between anchored checkpoints; 0 turns it off."""
+    anchors_file: Path | None = None
+    """LEDGER_ANCHORS: TOML file that names the places outside that take checkpoints."""
+
+    types_file: Path | None = None
+    """LEDGER_TYPES: TOML file that registers emitters' own event types."""
+    open_tiles: bool = False
+    """LEDGER_OPEN_TILES: whether checkpoint and tiles of hashes need no credential."""
 
     @property
     def keys_dir(self) -> Path:
@@ -41,6 +48,11 @@ class Settings:
     def memory_dir(self) -> Path:
         """Directory of signers' memories, outside the database on purpose."""
         return self.home / "signer"
+
+    @property
+    def evidence_dir(self) -> Path:
+        """Directory of what proves that somebody holds another history of a ledger."""
+        return self.home / "evidence"
 
     @property
     def postgres_home(self) -> Path:
@@ -57,6 +69,12 @@ VARIABLES = {
     "LEDGER_PORT": "port the service listens on (8420)",
     "LEDGER_ANCHOR_DIR": "directory that gets a file for each anchored checkpoint (HOME/anchors)",
     "LEDGER_ANCHOR_INTERVAL_S": "least seconds between anchored checkpoints (60); 0 turns it off",
+    "LEDGER_ANCHORS": "TOML file that names the places outside that take checkpoints"
+    " (HOME/anchors.toml; without that file the directory only)",
+    "LEDGER_OPEN_TILES": "1 gives checkpoint, tiles of hashes and consistency proofs to anybody,"
+    " without a key (0); entries never",
+    "LEDGER_TYPES": "TOML file that registers emitters' own event types, with labels and with the"
+    " members that stand in clear; without one their data is sealed whole",
     "LEDGER_KEY_FILE": "file with the key that `custody emit` and `custody show` send"
     " (HOME/credentials/LEDGER.emitter and LEDGER.reader)",
 }
@@ -80,6 +98,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         port=int(_number(env, "LEDGER_PORT", "8420")),
         anchor_dir=Path(env.get("LEDGER_ANCHOR_DIR") or home / "anchors").absolute(),
         anchor_interval_s=_number(env, "LEDGER_ANCHOR_INTERVAL_S", "60"),
+        anchors_file=_file(env.get("LEDGER_ANCHORS")),
+        open_tiles=_flag(env, "LEDGER_OPEN_TILES"),
+        types_file=_file(env.get("LEDGER_TYPES")),
     )
 
 
@@ -88,6 +109,17 @@ def _default_home() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/custody-ledger")
     return Path.home() / ".local" / "share" / "custody-ledger"
+
+
+def _file(name: str | None) -> Path | None:
+    return Path(name).absolute() if name else None
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "0"
+    if text not in {"0", "1"}:
+        raise Misconfigured(f"{name}: expected 0 or 1")
+    return text == "1"
 
 
 def _number(env: Mapping[str, str], name: str, default: str) -> float:

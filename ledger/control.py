@@ -17,6 +17,7 @@ import psycopg
 
 from ledger.drafts import Emitter
 from ledger.errors import Forbidden, Malformed, Misconfigured, NotFound, Unauthenticated
+from ledger.events.custom import is_custom_name
 from ledger.events.taxonomy import TYPES, Writer
 from ledger.postgres.migrations import migrate
 
@@ -31,7 +32,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SOURCE = re.compile(r"[A-Za-z0-9._:/#-]{1,128}")
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,31}|\*")
 _KEY = re.compile(r"(ck_[a-z2-7]{10})_([A-Za-z0-9_-]{43})")
-_SQL = Path(str(files("ledger.postgres"))) / "sql"
+SQL_DIRECTORY = Path(str(files("ledger.postgres"))) / "sql"
+"""Where the numbered files of both schemas are, by kind."""
 
 Role = Literal["emitter", "reader"]
 
@@ -65,7 +67,7 @@ class Credential:
     namespaces: tuple[str, ...]
     """Namespaces of subjects; `*` for any."""
     types: tuple[str, ...]
-    """Short names of event types; empty for all that services write."""
+    """Names of event types; empty for all that services write, their own ones too."""
 
     def emitter(self) -> Emitter:
         """Give the rights to write.
@@ -102,14 +104,14 @@ class Control:
     def migrate(self) -> None:
         """Bring the control schema and every ledger's schema up to date."""
         with self._connect() as connection:
-            migrate(connection, schema=CONTROL_SCHEMA, directory=_SQL / "control")
+            migrate(connection, schema=CONTROL_SCHEMA, directory=SQL_DIRECTORY / "control")
         for row in self.ledgers():
             self.migrate_ledger(row)
 
     def migrate_ledger(self, row: LedgerRow) -> None:
         """Bring one ledger's schema up to date."""
         with self._connect() as connection:
-            migrate(connection, schema=row.schema, directory=_SQL / "ledger")
+            migrate(connection, schema=row.schema, directory=SQL_DIRECTORY / "ledger")
 
     def ledgers(self) -> list[LedgerRow]:
         """Give every ledger, by name."""
@@ -268,5 +270,9 @@ def _check_rights(sources: Sequence[str], namespaces: Sequence[str], types: Sequ
     if not all(map(_NAMESPACE.fullmatch, namespaces)):
         raise Malformed("expected namespaces of a-z 0-9 _ -, or *")
     for name in types:
-        if name not in TYPES or Writer.SERVICE not in TYPES[name].writers:
-            raise Malformed("expected types that services may write, such as record.accessed")
+        own = name in TYPES and Writer.SERVICE in TYPES[name].writers
+        if not own and not is_custom_name(name):
+            raise Malformed(
+                "expected types that services may write, such as record.accessed, "
+                "or their own under a reverse-DNS name"
+            )

@@ -28,9 +28,9 @@ class Emitter:
     namespaces: tuple[str, ...]
     """Namespaces that subjects may have; `*` allows any."""
     types: frozenset[str]
-    """Short names of the types allowed; empty allows all that `by` may write."""
+    """Short names of the types allowed, own ones too; empty allows all that `by` may write."""
     allowed: frozenset[str] = field(init=False, repr=False)
-    """Short names of the types that this emitter may write, all told."""
+    """Short names of the taxonomy's types that this emitter may write, all told."""
     member: bytes = field(init=False, repr=False)
     """The entry's `emitter` for an event that states its source (FORMAT.md 1.4)."""
     member_with_source: bytes = field(init=False, repr=False)
@@ -45,6 +45,25 @@ class Emitter:
         object.__setattr__(self, "member", ("{" + ",".join(parts) + "}").encode())
         parts.append(f'"source":"{self.sources[0]}"')
         object.__setattr__(self, "member_with_source", ("{" + ",".join(parts) + "}").encode())
+
+    def may_write_own(self, event_type: EventType) -> bool:
+        """Tell whether this emitter may write a type that is no one's but emitters'."""
+        return (
+            event_type.custom
+            and self.by in event_type.writers
+            and (not self.types or event_type.name in self.types)
+        )
+
+
+def stream_name(event_type: EventType, source: bytes) -> str:
+    """Name the stream of an event that names no subject (FORMAT.md 2.1).
+
+    One of a type that is about a record only counts those it can't name: it belongs to its
+    source. Any other belongs to its type.
+    """
+    if event_type.subject == "required":
+        return f"source:{source.decode()}"
+    return event_type.full
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -62,7 +81,9 @@ class Draft:
     of: int
     """How many entries the event makes."""
     subject: Name | None
-    """Whom it is about; None for types without a subject."""
+    """Whom it is about; None where it names nobody."""
+    stream_name: str
+    """What the stream's UUID is made of where there is no subject (FORMAT.md 2.1)."""
     pieces: list[Piece]
     """The event's bytes, with names to be replaced by pseudonyms."""
     sealed: list[tuple[str, bytes]]

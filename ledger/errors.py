@@ -12,8 +12,10 @@
     │   ├── NotFound            what it names does not exist here (404)
     │   └── Conflict            it contradicts what is recorded (409)
     ├── Unavailable             the ledger can't record or answer now (503)
-    │   └── ReadOnly            it must not record until people have decided
+    │   ├── ReadOnly            it must not record until people have decided
+    │   └── SinkFailed          a checkpoint could not be anchored somewhere now
     ├── TamperDetected          evidence contradicts itself or what was pinned
+    │   └── SplitView           two checkpoints of this ledger contradict each other
     ├── CannotVerify            something needed for a verdict is absent
     ├── ProjectionStopped       a view met an entry that it can't fold
     └── Misconfigured           settings, keys or files make no sense together
@@ -24,6 +26,11 @@ expected and actual, and never repeat a value that a person or service sent.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class LedgerError(Exception):
@@ -89,8 +96,42 @@ class ReadOnly(Unavailable):
     """Say that recording is stopped until people have decided how to go on."""
 
 
+class SinkFailed(Unavailable):
+    """Say that a sink did not anchor a checkpoint, in a code that an entry can hold."""
+
+    def __init__(
+        self, code: str, detail: str, *, final: bool = False, retry_after_s: int = 0
+    ) -> None:
+        """Keep the code beside the words.
+
+        Args:
+            code: `[a-z][a-z0-9_]{0,31}`, such as `refused`; it stands in the log for ever.
+            detail: what was expected and found; no URL, no secret, nothing that was answered.
+            final: whether trying again makes no sense until people have changed something.
+            retry_after_s: seconds that the other side asked for; 0 where it did not.
+        """
+        super().__init__(detail, retry_after_s=retry_after_s)
+        self.code = code
+        self.final = final
+
+
 class TamperDetected(LedgerError):
     """Say that evidence contradicts itself or what was pinned."""
+
+
+class SplitView(TamperDetected):
+    """Say that somebody outside holds a checkpoint that contradicts ours, and prove it."""
+
+    def __init__(self, detail: str, *, evidence: Mapping[str, Any]) -> None:
+        """Keep what is written to a file before anything else happens.
+
+        Args:
+            detail: what contradicts what.
+            evidence: ready for JSON: both checkpoints as notes, request and answer.
+        """
+        super().__init__(detail)
+        self.detail = detail
+        self.evidence = evidence
 
 
 class CannotVerify(LedgerError):

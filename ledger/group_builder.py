@@ -82,7 +82,11 @@ class GroupBuilder:
         """Place all of a submission, or raise before anything of it is placed."""
         repeats = self.found.repeats
         pairs = list(zip(submission.keys, submission.events, strict=True))
-        answers = {key: self._repeated(d, repeats[key]) for key, d in pairs if key in repeats}
+        answers: dict[bytes, list[Placed]] = {}
+        for index, (key, drafts) in enumerate(pairs):
+            if key in repeats:
+                pointer = "" if submission.first is None else f"/{submission.first + index}"
+                answers[key] = self._repeated(drafts, repeats[key], pointer)
         self._check_versions(submission.stored)
         for key, drafts in pairs:
             if key not in answers:
@@ -95,13 +99,15 @@ class GroupBuilder:
 
     # -- repeats ---------------------------------------------------------------
 
-    def _repeated(self, drafts: Sequence[Draft], rows: Sequence[RepeatedRow]) -> list[Placed]:
+    def _repeated(
+        self, drafts: Sequence[Draft], rows: Sequence[RepeatedRow], pointer: str
+    ) -> list[Placed]:
         if len(rows) != len(drafts):
-            raise _other()
+            raise _other(pointer)
         placed = []
         for draft, row in zip(drafts, rows, strict=True):
             if not self._is_same(draft, row):
-                raise _other()
+                raise _other(pointer)
             start = row.entry.index(b',"recorded":"') + 13
             recorded = row.entry[start : start + 27].decode()
             placed.append(
@@ -179,8 +185,9 @@ class GroupBuilder:
         return self.group.place_stored(event, identity).seq
 
 
-def _other() -> Conflict:
+def _other(pointer: str) -> Conflict:
     return Conflict(
         "another event was recorded with this source and id",
+        pointer=pointer,
         hint="give every event an id of its own; repeat an event only unchanged",
     )

@@ -7,6 +7,7 @@ holds at the head it was read at: the compare-and-set of that head decides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -60,7 +61,6 @@ class GroupLookup:
         self._wrapping = Wrapping(keyring)
         self._origin = keyring.origin
         self._accept_key = keyring.accept_key
-        self._ledger_streams: dict[str, UUID] = {}
 
     def find(self, connection: psycopg.Connection[Any], submissions: Sequence[Submission]) -> Found:
         """Look up repeats, and what of identities and streams isn't known.
@@ -79,18 +79,15 @@ class GroupLookup:
         lookups = {self._wrapping.lookup(name): name for name in names if name not in known}
         accepted, rows = self._select_known(connection, keys, list(lookups))
         found = Found(identities=identities, keys={}, heads={}, repeats={})
-        streams = self._streams_of(submissions, identities)
+        streams, keyed = self._streams_of(submissions, identities)
         ids = {lookups[row.lookup]: self._wrapping.open_identity(row) for row in rows}
-        self._find_streams(connection, found, streams, ids)
+        self._find_streams(connection, found, streams, keyed, ids)
         found.repeats.update(self._select_repeats(connection, submissions, accepted))
         return found
 
     def stream_of(self, draft: Draft) -> UUID:
-        """Give the stream of a draft without subject: that of its type."""
-        topic = draft.type.full
-        if topic not in self._ledger_streams:
-            self._ledger_streams[topic] = ledger_stream(self._origin, topic)
-        return self._ledger_streams[topic]
+        """Give the stream of a draft without subject: that of its type or source."""
+        return _ledger_stream(self._origin, draft.stream_name)
 
     def _fill_keys(self, submissions: Sequence[Submission]) -> None:
         for submission in submissions:
@@ -120,23 +117,26 @@ class GroupLookup:
 
     def _streams_of(
         self, submissions: Sequence[Submission], identities: dict[Name, Identity]
-    ) -> set[UUID]:
+    ) -> tuple[set[UUID], set[UUID]]:
+        """Give all streams that are touched, and those of them that have keys of their own."""
         streams: set[UUID] = set()
+        keyed: set[UUID] = set()
         for submission in submissions:
             streams.update(UUID(str(e.originator_id)) for e in submission.stored)
             for drafts in submission.events:
                 for draft in drafts:
                     if draft.subject is None:
-                        streams.add(self.stream_of(draft))
+                        keyed.add(self.stream_of(draft))
                     elif draft.subject in identities:
                         streams.add(identities[draft.subject].id)
-        return streams
+        return streams | keyed, keyed
 
     def _find_streams(
         self,
         connection: psycopg.Connection[Any],
         found: Found,
         streams: set[UUID],
+        keyed: set[UUID],
         ids: dict[Name, UUID],
     ) -> None:
         """Complete `found` with heads and keys, from memory where it has them."""
@@ -144,7 +144,7 @@ class GroupLookup:
         found.heads.update({stream: heads[stream] for stream in streams if stream in heads})
         found.keys.update({stream: keys[stream] for stream in streams if stream in keys})
         # Other writers' entries tell of a stream's head, never of its key.
-        keyed = streams.intersection(self._ledger_streams.values()).difference(keys)
+        keyed = keyed.difference(keys)
         missing = [s for s in (*streams, *ids.values()) if s not in found.heads or s in keyed]
         if not missing:
             return
@@ -195,6 +195,9 @@ class GroupLookup:
         cursor = connection.cursor(binary=True)
         rows = {row[0]: RepeatedRow(*row) for row in cursor.execute(query, (seqs,), prepare=True)}
         return {key: [rows[s] for s in span if s in rows] for key, span in wanted.items()}
+
+
+_ledger_stream = lru_cache(maxsize=4096)(ledger_stream)
 
 
 def _names_of(submissions: Sequence[Submission]) -> set[Name]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from ledger.events.taxonomy import TYPES, Kind
+from ledger.paths import pointer_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from ledger.events.taxonomy import EventType, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,11 @@ class SealedRule:
 Rule: TypeAlias = MemberRule | ObjectRule | ArrayRule | SealedRule
 
 
-@cache
-def rules_of(type_name: str) -> ObjectRule:
+@lru_cache(maxsize=1024)
+def rules_of(event_type: EventType) -> ObjectRule:
     """Give the rules of a type's `data`."""
     root: dict[str, Rule] = {}
-    for path, kind in TYPES[type_name].members.items():
+    for path, kind in event_type.members.items():
         head, _, rest = path.partition(".")
         if rest == "*":
             root[head] = SealedRule(f"data.{head}", path)
@@ -105,6 +107,18 @@ def item_rule(rule: ArrayRule, index: int) -> ObjectRule:
 def member_rule(kind: Kind, name: str, path: str, at: str) -> MemberRule:
     """Give the rule of a member with a kind."""
     return MemberRule(kind, kind.storage, kind.accepts, _open(name, b""), path, at)
+
+
+@lru_cache(maxsize=4096)
+def tiers_of(
+    event_type: EventType, present: frozenset[str]
+) -> tuple[tuple[str, str] | None, tuple[str, ...]]:
+    """Give the first thing required and missing, and pointers of what is expected and missing."""
+    missing = event_type.missing(present)
+    incomplete = tuple(pointer_to("data." + path) for path in event_type.incomplete(present))
+    if not missing:
+        return None, incomplete
+    return (" or ".join(missing[0]), pointer_to("data." + missing[0][0])), incomplete
 
 
 def _open(name: str, bracket: bytes) -> bytes:

@@ -64,6 +64,7 @@ class Notary:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._signs = False
         self._agrees = False
+        self._forbidden: str | None = None
         self._place = threading.RLock()
         self._newest: tuple[int, str] | None = None
         self._stored_size = -1
@@ -108,6 +109,12 @@ class Notary:
             if self._signs and self._connection is not None:
                 self._store(self._connection)
         self._lose_connection()
+
+    def stop_signing(self, reason: str) -> None:
+        """Sign nothing from now on, and record nothing."""
+        with self._place:
+            self._forbidden = reason
+        self._recorder.stop_recording(reason)
 
     def notarise(self, size: int, root: bytes, settle: Settle) -> None:
         """Answer a recorded group with a checkpoint that covers it, now or soon.
@@ -159,6 +166,8 @@ class Notary:
                 return None
             if self._newest is not None and self._newest[0] >= size:
                 return self._newest[1]  # the other thread came first, with a larger tree
+            if self._forbidden is not None:
+                return ReadOnly(f"recorded, but not signed: {self._forbidden}", retry_after_s=300)
             try:
                 self._newest = (size, self._signer.sign(size, root))
             except (ReadOnly, OSError) as error:

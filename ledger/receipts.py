@@ -26,7 +26,7 @@ def write_receipt(
         pending: where to fetch a checkpoint that is still to come.
     """
     placed_events = list(zip(events, recorded.events, strict=True))
-    receipts = [_event_receipt(drafts, placed) for drafts, placed in placed_events]
+    receipts = [event_receipt(drafts, placed) for drafts, placed in placed_events]
     document: dict[str, Any] = {"receipts": receipts} if many else receipts[0]
     document["checkpoint"] = recorded.checkpoint
     if recorded.checkpoint is None:
@@ -35,7 +35,8 @@ def write_receipt(
     return 201 if fresh else 200, msgspec.json.encode(document)
 
 
-def _event_receipt(drafts: Sequence[Draft], placed: Sequence[Placed]) -> dict[str, Any]:
+def event_receipt(drafts: Sequence[Draft], placed: Sequence[Placed]) -> dict[str, Any]:
+    """Give one event's receipt, without the checkpoint that covers it."""
     entries = [
         {
             "record": str(each.stream),

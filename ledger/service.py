@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import re
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
-import msgspec
 from eventsourcing.postgres import PostgresDatastore
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from ledger.admission import admit
-from ledger.anchors import Anchoring, FileSink
-from ledger.core.entry import FORMAT_VERSION
+from ledger.anchors.anchoring import Anchoring
+from ledger.anchors.settings import make_sinks, read_quorum
+from ledger.anchors.sink import Target
+from ledger.anchors.store import AnchorStore
+from ledger.bodies import Form
+from ledger.core.entry import FORMAT_VERSION, ledger_stream
 from ledger.core.merkle import prove_inclusion
 from ledger.core.note import sign_note
 from ledger.drafts import Emitter
-from ledger.errors import LedgerError, Malformed, Misconfigured, TooLarge, Unavailable
+from ledger.errors import LedgerError, Misconfigured, Unavailable
+from ledger.events.custom import UNREGISTERED, CustomTypes
 from ledger.events.taxonomy import Writer
 from ledger.identities import IdentityRow, KeyRow, Wrapping, record_name, staff_name
+from ledger.ingest import Intake, Results
 from ledger.keys.keyring import load_keyring
 from ledger.notary import Notary
-from ledger.receipts import write_receipt
+from ledger.proofs import PublishedTree
 from ledger.recorder import LedgerRecorder
 from ledger.signing import CheckpointSigner, SignerMemory
 from ledger.submission import Recorded, Submission
@@ -40,19 +43,14 @@ if TYPE_CHECKING:
     from ledger.identities import Name
     from ledger.recorder import Settle
     from ledger.sequencing import Placed
+    from ledger.signing import Signed
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Most bytes of a request's body."""
-MAX_ENTRIES = 10_000
-"""Most entries that one request may make."""
-MAX_REQUEST_ENTRY_BYTES = 64 * 1024 * 1024
-"""Most bytes of entries that one request may make."""
 MAX_PAGE = 1_000
 """Most rows of one page."""
 
-_OPEN = re.compile(rb"[ \t\r\n]*(.)", re.DOTALL)
-_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
+_NO_NEWS = ("ledger.ledger.anchored.v1", "ledger.ledger.verified.v1")
+_OPERATED = "ledger.ledger.operated.v1"
+_OF_ANCHORS = b'"operation":"anchor_'
 
 class EntryRow(NamedTuple):
     """An entry as it is kept, with its hash."""
@@ -72,6 +70,7 @@ class Ledger:
         dsn: str,
         *,
         on_group: Callable[[int, float], None] = lambda _size, _seconds: None,
+        custom: CustomTypes = UNREGISTERED,
     ) -> None:
         # `start` makes it record
         self.name = row.name
@@ -90,9 +89,18 @@ class Ledger:
         )
         signer = CheckpointSigner(self.keyring, self._memory)
         self.notary = Notary(self.recorder, signer, self.signer.verifier)
-        sink = FileSink(settings.anchor_dir / row.name)
-        self.anchoring = Anchoring(self, sink, settings.anchor_interval_s)
+        self.tree = PublishedTree(self.recorder.sql, self._read, self.checkpoint)
+        self.anchors = AnchorStore(row.schema, self._read)
+        target = Target(row.name, row.origin, self.signer.verifier, self.anchors.read_tree)
+        self.anchoring = Anchoring(
+            self,
+            make_sinks(settings, target),
+            interval_s=settings.anchor_interval_s,
+            evidence_dir=settings.evidence_dir,
+            quorum=read_quorum(settings),
+        )
         self._wrapping = Wrapping(self.keyring)
+        self._intake = Intake(self.recorder, name=row.name, origin=row.origin, custom=custom)
         self._own = Emitter(
             credential="",
             by=Writer.LEDGER,
@@ -106,6 +114,7 @@ class Ledger:
 
     def start(self) -> None:
         """Begin to record; a new ledger's first entry says that it was opened."""
+        self.anchoring.heed_split_views()
         self.notary.start()
         head = self.recorder.head
         if self.recorder.stopped is None and head is not None and head.seq == 0:
@@ -129,58 +138,19 @@ class Ledger:
 
     # -- taking events in ------------------------------------------------------
 
-    async def ingest(self, body: bytes, emitter: Emitter) -> tuple[int, bytes]:
-        """Record a request's events; give the HTTP status and the receipt as JSON.
+    async def ingest(
+        self, body: bytes, emitter: Emitter, form: Form = Form.JSON
+    ) -> tuple[int, bytes]:
+        """Record a request's events, all or none; as `Intake.record_all`."""
+        return await self._intake.record_all(body, emitter, form)
 
-        201 where an entry was made, 200 where every event was recorded before. Nothing
-        is answered before the entries are durable; nothing is recorded if one event
-        is refused.
-
-        Raises:
-            Refused: as `admit` says; Conflict where an id was used for another event.
-            Unavailable: it could not be recorded; repeating it is safe.
-        """
-        loop = asyncio.get_running_loop()
-        admitting = self.admit_body
-        if len(body) > 65_536:
-            many, events = await asyncio.to_thread(admitting, body, emitter)
-        else:
-            many, events = admitting(body, emitter)
-        if not events:
-            return 200, b'{"receipts":[],"checkpoint":null}'
-        future: asyncio.Future[Recorded] = loop.create_future()
-        self.recorder.submit(Submission(events=events, future=future, loop=loop))
-        recorded = await future
-        pending = f"/v1/ledgers/{self.name}/checkpoint"
-        return write_receipt(events, recorded, many=many, pending=pending)
+    async def ingest_each(self, body: bytes, emitter: Emitter, form: Form = Form.JSON) -> Results:
+        """Record a request's events, each on its own; as `Intake.record_each`."""
+        return await self._intake.record_each(body, emitter, form)
 
     def admit_body(self, body: bytes, emitter: Emitter) -> tuple[bool, list[list[Draft]]]:
-        """Check a request's body: one event, or an array of them.
-
-        Raises:
-            Refused: the first reason found, with its place.
-        """
-        if len(body) > MAX_BODY_BYTES:
-            raise TooLarge(f"expected a body of at most {MAX_BODY_BYTES} bytes")
-        start = _OPEN.match(body)
-        if start is None or start[1] != b"[":
-            return False, [admit(body, emitter, origin=self.origin.encode())]
-        try:
-            raw_events = _items(body)
-        except (msgspec.DecodeError, RecursionError):
-            from ledger.core.strict_json import check_strict  # noqa: PLC0415 - explains, rarely
-
-            check_strict(body)
-            raise Malformed("expected a JSON array of events") from None
-        if len(raw_events) > MAX_ENTRIES:
-            raise TooLarge(f"expected at most {MAX_ENTRIES} events, found {len(raw_events)}")
-        origin = self.origin.encode()
-        events = [
-            admit(bytes(raw), emitter, origin=origin, pointer=f"/{index}")
-            for index, raw in enumerate(raw_events)
-        ]
-        _check_request(events)
-        return True, events
+        """Check a request's body; as `Intake.admit_body`."""
+        return self._intake.admit_body(body, emitter)
 
     def append_own(
         self,
@@ -259,26 +229,30 @@ class Ledger:
             raise Unavailable("no checkpoint was signed yet")
         return newest
 
-    def keep_checkpoint(self, size: int, note: str) -> None:
-        """Keep a checkpoint for good, as one that was anchored outside.
+    def recall_signed(self) -> Signed | None:
+        """Give what was signed last, by the memory outside the database."""
+        self._memory.reload()
+        return self._memory.last
 
-        Raises:
-            Unavailable: the database can't be reached.
+    def has_news(self, since: int) -> bool:
+        """Tell whether something after entry `since` makes a checkpoint worth anchoring.
+
+        What tells of anchoring or verifying never does: it would go on for ever.
         """
-        self._read(
-            self.recorder.sql(
-                "INSERT INTO {checkpoints} (size, note, kept) VALUES (%s, %s, true)"
-                " ON CONFLICT (size) DO UPDATE SET kept = true RETURNING size"
-            ),
-            (size, note),
-        )
-
-    def has_news(self, since: int, apart_from: Sequence[str]) -> bool:
-        """Tell whether an entry after `since` has another topic than those given."""
         query = self.recorder.sql(
-            "SELECT 1 FROM {entries} WHERE seq > %s AND topic <> ALL(%s) LIMIT 1"
+            "SELECT 1 FROM {entries} WHERE seq > %s AND topic <> ALL(%s)"
+            " AND NOT (topic = %s AND position(%s::bytea IN entry) > 0) LIMIT 1"
         )
-        return bool(self._read(query, (since, list(apart_from))))
+        return bool(self._read(query, (since, list(_NO_NEWS), _OPERATED, _OF_ANCHORS)))
+
+    def newest_operated(self, mark: bytes) -> bytes | None:
+        """Give the newest `ledger.operated` entry that holds some bytes; None if there is none."""
+        query = self.recorder.sql(
+            "SELECT entry FROM {entries} WHERE stream = %s AND position(%s::bytea IN entry) > 0"
+            " ORDER BY version DESC LIMIT 1"
+        )
+        rows = self._read(query, (ledger_stream(self.origin, _OPERATED), mark))
+        return rows[0][0] if rows else None
 
     def inclusion_proof(self, seq: int, size: int) -> list[bytes]:
         """Give the hashes from an entry to the root of a tree of `size` (RFC 9162 2.1.3)."""
@@ -322,25 +296,3 @@ def open_datastore(dsn: str, schema: str, *, pool_size: int = 4) -> PostgresData
     if isinstance(datastore.pool.kwargs, dict):
         datastore.pool.kwargs.update(params)
     return datastore
-
-
-def _check_request(events: Sequence[Sequence[Draft]]) -> None:
-    """Refuse what is too large as a whole, and an id that stands twice."""
-    seen: dict[tuple[bytes, bytes], int] = {}
-    entries = size = 0
-    for index, drafts in enumerate(events):
-        key = (drafts[0].source, drafts[0].event_id)
-        if key in seen:
-            raise Malformed(
-                f"expected each id once in a request, found it at /{seen[key]} too",
-                pointer=f"/{index}/id",
-            )
-        seen[key] = index
-        entries += len(drafts)
-        size += len(drafts) * drafts[0].bound
-        if entries > MAX_ENTRIES or size > MAX_REQUEST_ENTRY_BYTES:
-            raise TooLarge(
-                f"expected at most {MAX_ENTRIES} entries and {MAX_REQUEST_ENTRY_BYTES} bytes of "
-                "them from a request",
-                pointer=f"/{index}",
-            )

@@ -35,6 +35,8 @@ class Submission:
 
     events: Sequence[Sequence[Draft]] = ()
     """Each event's drafts, one for each subject."""
+    first: int | None = None
+    """Index of the first event in its request, told in refusals; None where it came alone."""
     stored: Sequence[StoredEvent] = ()
     """Events of aggregates, through the library's interface."""
     future: asyncio.Future[Recorded] | Future[Recorded]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ledger.errors import NotFound
 from projections.views.access_history import AccessHistory
 from projections.views.record_states import RecordStates
+from projections.views.source_sequences import SourceSequences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from projections.view import View
 
 VIEWS: Final[Mapping[str, type[View]]] = MappingProxyType(
-    {view.name: view for view in (RecordStates, AccessHistory)}
+    {view.name: view for view in (RecordStates, AccessHistory, SourceSequences)}
 )
 """Every view, in the order in which they are rebuilt."""
 

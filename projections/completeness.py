@@ -22,13 +22,37 @@ def incomplete_members(event: RecordedEvent) -> tuple[str, ...]:
     A sealed member is there although it can't be read; a type that nobody knows
     expects nothing.
     """
+    if _is_plain(event.type):
+        given = (event.source_given, event.time_given)
+        return _missing_names(event.type, tuple(event.data), event.sealed, given)
     groups = _groups(event.type)
     missing = [name for name, choices in groups if not any(has(event) for has in choices)]
-    if not event.source_given:
-        missing.append("source")
-    if not event.time_given:
-        missing.append("time")
-    return tuple(missing)
+    return (*missing, *_missing_attributes((event.source_given, event.time_given)))
+
+
+# Every entry comes here, for more than one view, and most have the same names as others.
+@lru_cache(maxsize=4096)
+def _missing_names(
+    type_name: str, names: tuple[str, ...], sealed: frozenset[str], given: tuple[bool, bool]
+) -> tuple[str, ...]:
+    """List what is missing where that depends on the names of members only."""
+    event_type = TYPES.get(type_name)
+    there = {*names, *(name.removeprefix("data.") for name in sealed if name.startswith("data."))}
+    groups = () if event_type is None else event_type.expected
+    missing = [group[0] for group in groups if there.isdisjoint(group)]
+    return (*missing, *_missing_attributes(given))
+
+
+def _missing_attributes(given: tuple[bool, bool]) -> tuple[str, ...]:
+    return tuple(
+        name for name, is_given in zip(("source", "time"), given, strict=True) if not is_given
+    )
+
+
+@lru_cache(maxsize=256)
+def _is_plain(type_name: str) -> bool:
+    event_type = TYPES.get(type_name)
+    return event_type is None or all(p.isidentifier() for g in event_type.expected for p in g)
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import datetime  # noqa: TC003 - a row's annotations are read
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID  # noqa: TC003 - a row's annotations are read
 
 import psycopg
@@ -79,6 +79,20 @@ class AccessRow(NamedTuple):
     """Position of that later entry."""
 
 
+_TESTS: Final = {
+    "after_seq": "seq > %s",
+    "last_seq": "seq <= %s",
+    "record": "record = %s",
+    "actor": "actor = %s",
+    "type_name": "type = %s",
+    "from_time": "time >= %s",
+    "to_time": "time < %s",
+}
+"""What narrows accesses."""
+
+_GAPS = "view_source_sequences_gaps"
+
+
 class ViewPosition(NamedTuple):
     """Say how far a view has come."""
 
@@ -98,7 +112,8 @@ class ViewReader:
         env = Environment("views", log_environment(dsn, schema))
         self._datastore = LedgerFactory(env).datastore
         self._names: dict[str, Composable] = {
-            name: Identifier(schema, name) for name in ("head", *(f"view_{view}" for view in VIEWS))
+            name: Identifier(schema, name)
+            for name in ("head", "entries", *(f"view_{view}" for view in VIEWS), _GAPS)
         }
         self._names["columns"] = SQL(", ").join(map(Identifier, AccessRow._fields))
         self._schema = schema
@@ -111,7 +126,7 @@ class ViewReader:
 
     def select_state(self, record: UUID) -> RecordState | None:
         """Give a record's state as of the view's position; None for one it hasn't met."""
-        rows = self._select(self.SELECT_STATE, (record,))
+        rows = self.select(self.SELECT_STATE, (record,))
         return decode_state(rows[0][0]) if rows else None
 
     SELECT_ACCESSES = "SELECT {columns} FROM {view_access_history} WHERE "
@@ -121,9 +136,11 @@ class ViewReader:
         *,
         record: UUID | None = None,
         actor: UUID | None = None,
+        type_name: str | None = None,
         from_time: datetime | None = None,
         to_time: datetime | None = None,
         after_seq: int = 0,
+        last_seq: int | None = None,
         limit: int,
     ) -> list[AccessRow]:
         """Give accesses by position: the next page begins after the last row's `seq`.
@@ -131,22 +148,50 @@ class ViewReader:
         Args:
             record: only this record's.
             actor: only this person's, by pseudonym.
+            type_name: only those of this type, by its short name.
             from_time: only those that happened at this time or later.
             to_time: only those that happened before this time.
             after_seq: only those after this position.
+            last_seq: none after this position.
             limit: most rows; the caller bounds it.
         """
         wanted = {
-            "seq > %s": after_seq,
-            "record = %s": record,
-            "actor = %s": actor,
-            "time >= %s": from_time,
-            "time < %s": to_time,
+            "after_seq": after_seq,
+            "last_seq": last_seq,
+            "record": record,
+            "actor": actor,
+            "type_name": type_name,
+            "from_time": from_time,
+            "to_time": to_time,
         }
-        given = {test: value for test, value in wanted.items() if value is not None}
-        query = self.SELECT_ACCESSES + " AND ".join(given) + " ORDER BY seq LIMIT %s"
-        rows = self._select(query, [*given.values(), limit])
+        rows = self._narrowed(self.SELECT_ACCESSES, wanted, limit)
         return [AccessRow(*row) for row in rows]
+
+    SELECT_SEQS = "SELECT seq FROM {view_access_history} WHERE "
+
+    def select_access_seqs(self, *, limit: int, **wanted: Any) -> list[int]:
+        """Give only the positions of accesses; what narrows is as in `select_accesses`."""
+        return [seq for (seq,) in self._narrowed(self.SELECT_SEQS, wanted, limit)]
+
+    def _narrowed(self, text: str, wanted: dict[str, Any], limit: int) -> list[tuple[Any, ...]]:
+        given = {_TESTS[name]: value for name, value in wanted.items() if value is not None}
+        query = text + " AND ".join(given) + " ORDER BY seq LIMIT %s"
+        return self.select(query, [*given.values(), limit])
+
+    SELECT_ENTRIES = "SELECT seq, leaf, entry FROM {entries} WHERE seq = ANY(%s) ORDER BY seq"
+
+    def select_entries(self, seqs: Sequence[int]) -> list[tuple[int, bytes, bytes]]:
+        """Give position, leaf and bytes of entries; those that the log lacks are left out."""
+        rows = self.select(self.SELECT_ENTRIES, (list(seqs),))
+        return [(seq, leaf, entry) for seq, leaf, entry in rows]
+
+    # Emptying a table gives it another file, so the number tells one filling from another.
+    SELECT_FILLING = "SELECT relfilenode::bigint FROM pg_class WHERE oid = to_regclass(%s)"
+
+    def select_filling(self, view: str) -> int:
+        """Give a number that changes whenever a view is emptied, to be filled again."""
+        name = Identifier(self._schema, f"view_{view}").as_string()
+        return int(self.select(self.SELECT_FILLING, (name,))[0][0])
 
     SELECT_POSITION = """
 SELECT coalesce(max(t.notification_id), 0), (SELECT seq FROM {head})
@@ -157,14 +202,19 @@ FROM {tracking} t WHERE application_name = %s"""
         found = []
         for view in VIEWS:
             tracking = Identifier(self._schema, f"view_{view}_tracking")
-            rows = self._select(self.SELECT_POSITION, (LedgerLog.name,), tracking=tracking)
+            rows = self.select(self.SELECT_POSITION, (LedgerLog.name,), tracking=tracking)
             position, head = rows[0]
             found.append(ViewPosition(view, position, max(head - position, 0)))
         return found
 
-    def _select(
+    def select(
         self, text: str, params: Sequence[Any], **names: Identifier
     ) -> list[tuple[Any, ...]]:
+        """Run a query that names tables in braces, and give its rows.
+
+        Raises:
+            Unavailable: the views can't be read.
+        """
         query = SQL(text).format(**self._names, **names)
         with self._connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row, binary=True)

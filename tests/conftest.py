@@ -1,3 +1,9 @@
 from __future__ import annotations
 
-pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.ledgers"]
+pytest_plugins = [
+    "tests.fixtures.postgres",
+    "tests.fixtures.ledgers",
+    "tests.fixtures.bundles",
+    "tests.fixtures.peers",
+    "tests.fixtures.witnesses",
+]

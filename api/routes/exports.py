@@ -5,29 +5,31 @@ from __future__ import annotations
 import asyncio
 import threading
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
-from uuid import UUID  # noqa: TC003 - schemas are built from it
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, model_validator
 from starlette.requests import ClientDisconnect
 
 from api.access import Reader  # noqa: TC001 - routes are built from it
-from api.answers import body_of, problems
+from api.answers import body_of, problems, reference
 from api.body import small_body
-from api.expectations import parse_body
-from api.pages import MAX_SEQ
+from api.expectations import parse_body, parse_time
 from api.reading import NO_STORE, record_reading
-from api.schemas import Question
-from ledger.errors import NotFound, Unavailable
+from api.schemas_evidence import ExportQuestion
+from ledger.errors import Malformed, NotFound, Unavailable
 from projections.exports.bundle import READING, Exported, export
+from projections.exports.chosen import AccessFilter, ChosenAccesses
 from projections.exports.scopes import WholeRange, WholeRecord
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from starlette.types import Receive, Send
     from starlette.types import Scope as HttpScope
 
     from api.access import Access
+    from api.schemas_evidence import AccessesWanted
+    from ledger.service import Ledger
     from projections.exports.scopes import Scope
 
 router = APIRouter(prefix="/v1/ledgers/{ledger}", tags=["exports"])
@@ -38,31 +40,14 @@ PIECE_BYTES = 256 * 1024
 MAX_AT_ONCE = 2
 """Bundles made at the same time: each keeps a thread and the database busy."""
 
+_FIRST_YEAR, _LAST_YEAR = 1900, 2999
+
 _turns = threading.BoundedSemaphore(MAX_AT_ONCE)
-_Position = Annotated[int, Field(ge=1, le=MAX_SEQ)]
-
-
-class ExportQuestion(Question):
-    """What to export: one whole record, or one whole range. Subjects never stand in a URL."""
-
-    record: UUID | None = None
-    subject: str | None = Field(default=None, min_length=3, max_length=256)
-    from_: _Position | None = Field(default=None, alias="from", description="First position.")
-    to: _Position | None = Field(default=None, description="Last position.")
-
-    @model_validator(mode="after")
-    def _name_one_thing(self) -> ExportQuestion:
-        ends = (self.from_, self.to)
-        if sum((self.record is not None, self.subject is not None, ends != (None, None))) != 1:
-            raise ValueError("expected one of: record; subject; from and to")
-        if (self.from_ is None) != (self.to is None) or (self.from_ or 0) > (self.to or 0):
-            raise ValueError("expected from and to, from not after to")
-        return self
 
 
 @router.post(
     "/exports",
-    summary="An evidence bundle of a record or a range",
+    summary="An evidence bundle of a record, a range, or accesses",
     response_class=Response,
     responses={
         200: {
@@ -81,10 +66,13 @@ class ExportQuestion(Question):
         },
         **problems(400, 401, 403, 404, 413, 415, 422, 503),
     },
-    openapi_extra=body_of(ExportQuestion.model_json_schema()),
+    openapi_extra=body_of(reference("ExportQuestion")),
 )
 async def make_export(request: Request, access: Reader) -> Response:
-    """Give a bundle: every entry of a record or a range, the accesses among them, and proofs.
+    """Give a bundle: every entry of a record or a range, or accesses alone, and proofs.
+
+    Of a record and a range it is proved that nothing is missing; of accesses it is asserted,
+    until somebody replays the range (`custody attest`).
 
     It speaks as of the newest checkpoint, and the entry that tells of this export comes
     after that. `python verify_chain.py BUNDLE.zip --key KEY` verifies it.
@@ -93,7 +81,8 @@ async def make_export(request: Request, access: Reader) -> Response:
     try:
         file, exported = await asyncio.to_thread(_make, access, question)
     except NotFound:
-        asked = question.model_dump(mode="json", by_alias=True, exclude={"subject"})
+        people: Any = {"subject": True, "accesses": {"subject", "actor"}}
+        asked = question.model_dump(mode="json", by_alias=True, exclude=people, exclude_none=True)
         await record_reading(access, READING, asked, rows=0)
         raise
     return FileAnswer(file, exported)
@@ -118,6 +107,9 @@ def _make(access: Access, question: ExportQuestion) -> tuple[BinaryIO, Exported]
 
 
 def _scope(access: Access, question: ExportQuestion) -> Scope:
+    if question.accesses is not None:
+        wanted = _filter(access.open.ledger, question.accesses)
+        return ChosenAccesses(filter=wanted, first=question.from_ or 1, last=question.to)
     if question.from_ is not None and question.to is not None:
         return WholeRange(first=question.from_, last=question.to)
     record = question.record
@@ -126,6 +118,32 @@ def _scope(access: Access, question: ExportQuestion) -> Scope:
     if record is None:
         raise NotFound("expected a subject that this ledger has met", pointer="/subject")
     return WholeRecord(record=record)
+
+
+def _filter(ledger: Ledger, wanted: AccessesWanted) -> AccessFilter:
+    """Put pseudonyms in the place of people; somebody never met has none to filter by."""
+    record, actor = wanted.record, wanted.actor_pseudonym
+    if wanted.subject is not None and (record := ledger.find_record(wanted.subject)) is None:
+        detail = "expected a subject that this ledger has met"
+        raise NotFound(detail, pointer="/accesses/subject")
+    if wanted.actor is not None and (actor := ledger.find_staff(wanted.actor)) is None:
+        detail = "expected somebody whom this ledger has met"
+        raise NotFound(detail, pointer="/accesses/actor")
+    return AccessFilter(
+        record=record,
+        actor=actor,
+        type=wanted.type,
+        from_time=_time(wanted.from_time, "/accesses/from_time"),
+        to_time=_time(wanted.to_time, "/accesses/to_time"),
+    )
+
+
+def _time(text: str | None, pointer: str) -> datetime | None:
+    moment = parse_time(text, pointer)
+    if moment is not None and not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        detail = f"expected a year from {_FIRST_YEAR} to {_LAST_YEAR}, as events have it"
+        raise Malformed(detail, pointer=pointer)
+    return moment
 
 
 class FileAnswer(Response):

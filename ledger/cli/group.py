@@ -30,9 +30,13 @@ COMMANDS: Final[Mapping[str, str]] = {
     "credentials": "ledger.cli.credentials:credentials",
     "emit": "ledger.cli.emit:emit",
     "show": "ledger.cli.show:show",
+    "sources": "projections.sources_cli:sources",
     "verify": "ledger.cli.verify:verify",
     "export": "projections.exports.cli:export",
+    "attest": "projections.attest_cli:attest",
     "rebuild": "projections.cli:rebuild",
+    "doctor": "ledger.cli.doctor:doctor",
+    "witness": "ledger.cli.witness:witness",
 }
 """Where each command is, by name. The ledger imports neither read side nor HTTP shell: they
 are plugged in here, and loaded when called."""

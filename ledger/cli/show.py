@@ -64,7 +64,9 @@ def _entries(client: Client, path: str) -> list[dict[str, Any]]:
 
 def _print_entry(seq: int, entry: dict[str, Any]) -> None:
     event = entry["event"]
-    kind = event["type"].removeprefix("ledger.").rsplit(".", 1)[0]
+    kind = event["type"]
+    if kind.startswith("ledger."):
+        kind = kind.removeprefix("ledger.").rsplit(".", 1)[0]
     parts = [f"by {event['data']['actor']['id']}"] if _has_actor(event) else []
     for name, value in event.get("data", {}).items():
         if name != "actor":

@@ -96,9 +96,14 @@ def format_time(moment: datetime) -> bytes:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
 
 
-def ledger_stream(origin: str, full_type: str) -> UUID:
-    """Give the stream of a type without subject; anyone can recompute it (FORMAT.md 2.1)."""
-    return uuid5(_NAMESPACE_URL, f"{origin}#{full_type}")
+def ledger_stream(origin: str, name: str) -> UUID:
+    """Give the stream of what has no subject; anyone can recompute it (FORMAT.md 2.1).
+
+    Args:
+        origin: the ledger's.
+        name: a type's full form, or `source:` and a source where a population is counted.
+    """
+    return uuid5(_NAMESPACE_URL, f"{origin}#{name}")
 
 
 def wrap_state(topic: str, state: bytes) -> bytes:

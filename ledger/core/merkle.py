@@ -11,19 +11,32 @@ one comes in: some published attack vectors use hashes of other lengths.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from ledger.core.hashes import EMPTY_ROOT, fold, leaf_hash, node_hash, parents, split
+from ledger.core.stored_tree import StoredTree
 from ledger.core.tiles import TILE_HEIGHT, TILE_WIDTH, read_row, require_hashes
-from ledger.errors import Malformed, TamperDetected
+from ledger.errors import CannotVerify, Malformed, TamperDetected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from ledger.core.stored_tree import KeptNodes
     from ledger.core.tiles import ReadHashes
 
-EMPTY_ROOT = sha256(b"").digest()
-"""Root of the tree without leaves (RFC 6962 §2.1)."""
+__all__ = [
+    "EMPTY_ROOT",
+    "RightEdge",
+    "TileNode",
+    "check_consistency",
+    "check_inclusion",
+    "leaf_hash",
+    "node_hash",
+    "prove_consistency",
+    "prove_inclusion",
+    "root_at",
+    "root_before",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,37 +49,6 @@ class TileNode:
     """Position among the nodes of its level, from 0."""
     hash: bytes
     """The node's 32-byte hash."""
-
-
-def leaf_hash(entry: bytes) -> bytes:
-    """Hash an entry's stored bytes into its leaf: ``SHA-256(0x00 ‖ entry)``, RFC 6962 §2.1."""
-    return sha256(b"\x00" + entry).digest()
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """Hash two children into their parent: ``SHA-256(0x01 ‖ left ‖ right)``, RFC 6962 §2.1."""
-    return sha256(b"\x01" + left + right).digest()
-
-
-def _parents(row: Iterable[bytes]) -> list[bytes]:
-    """Hash neighbours pairwise, one level up; the row has an even number of nodes."""
-    # This loop is nearly all of what appending costs, so node_hash is written out here.
-    digest_of, pairs = sha256, iter(row)
-    return [
-        digest_of(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)
-    ]
-
-
-def _fold(row: Sequence[bytes]) -> bytes:
-    """Hash a row of 2**h neighbouring nodes into the one node above them all."""
-    while len(row) > 1:
-        row = _parents(row)
-    return row[0]
-
-
-def _split(size: int) -> int:
-    """Find the largest power of two smaller than `size` (k in RFC 6962 §2.1); size > 1."""
-    return 1 << ((size - 1).bit_length() - 1)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +85,7 @@ class RightEdge:
             last_tile, width = divmod(size >> (TILE_HEIGHT * level), TILE_WIDTH)
             if width:
                 row = read_row(read, level, last_tile, size)
-                peaks.extend(_fold(part) for part in _maximal_parts(row))
+                peaks.extend(fold(part) for part in _maximal_parts(row))
         return cls(size=size, peaks=peaks)
 
     def copy(self) -> RightEdge:
@@ -131,7 +113,7 @@ class RightEdge:
                 row.insert(0, peaks.pop())
             if len(row) & 1:
                 unpaired.append(row.pop())
-            row, height = _parents(row), height + 1
+            row, height = parents(row), height + 1
         self.size, self.peaks = self.size + len(leaves), peaks + unpaired[::-1]
         return completed
 
@@ -158,42 +140,14 @@ def _maximal_parts(row: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
             start += 1 << height
 
 
-class _StoredTree:
-    """A tree of `size` leaves behind `read`; reads each row it needs once."""
-
-    def __init__(self, size: int, read: ReadHashes) -> None:
-        self._size = size
-        self._read = read
-        self._rows: dict[tuple[int, int], Sequence[bytes]] = {}
-
-    def subtree(self, lo: int, hi: int) -> bytes:
-        """Compute ``MTH(D[lo:hi])`` for a subtree that splitting by RFC 6962 §2.1 leads to."""
-        count = hi - lo
-        if count & (count - 1) == 0:
-            # Splitting at powers of two leaves `lo` a multiple of `count`: a complete node.
-            return self._node(count.bit_length() - 1, lo // count)
-        split = lo + _split(count)
-        return node_hash(self.subtree(lo, split), self.subtree(split, hi))
-
-    def _node(self, height: int, index: int) -> bytes:
-        level, height_in_tile = divmod(height, TILE_HEIGHT)
-        tile, offset = divmod(index << height_in_tile, TILE_WIDTH)
-        return _fold(self._row(level, tile)[offset : offset + (1 << height_in_tile)])
-
-    def _row(self, level: int, tile: int) -> Sequence[bytes]:
-        if (level, tile) not in self._rows:
-            self._rows[level, tile] = read_row(self._read, level, tile, self._size)
-        return self._rows[level, tile]
-
-
 def _descend(index: int, size: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Split the tree towards leaf `index`; give the bounds kept and the bounds left aside."""
+    """Split the tree towards leaf `index`; give the bounds gone into and those left aside."""
     lo, hi = 0, size
     while hi - lo > 1:
-        split = lo + _split(hi - lo)
-        kept, aside = ((lo, split), (split, hi)) if index < split else ((split, hi), (lo, split))
-        yield kept, aside
-        lo, hi = kept
+        at = lo + split(hi - lo)
+        within, aside = ((lo, at), (at, hi)) if index < at else ((at, hi), (lo, at))
+        yield within, aside
+        lo, hi = within
 
 
 def root_at(size: int, read: ReadHashes) -> bytes:
@@ -206,10 +160,12 @@ def root_at(size: int, read: ReadHashes) -> bytes:
     return RightEdge.load(size, read).root()
 
 
-def prove_inclusion(index: int, size: int, read: ReadHashes) -> list[bytes]:
+def prove_inclusion(
+    index: int, size: int, read: ReadHashes, kept: KeptNodes | None = None
+) -> list[bytes]:
     """Build ``PATH(index, D[0:size])``, from the leaf's sibling to the root's child.
 
-    Source: RFC 6962 §2.1.1.
+    Source: RFC 6962 §2.1.1. Nodes that had to be folded are looked for, and put, in `kept`.
 
     Raises:
         Malformed: `index` isn't below `size`.
@@ -217,7 +173,7 @@ def prove_inclusion(index: int, size: int, read: ReadHashes) -> list[bytes]:
     """
     if not 0 <= index < size:
         raise Malformed("inclusion proof: expected an index from 0 to below the tree's size")
-    tree = _StoredTree(size, read)
+    tree = StoredTree(size, read, kept)
     return [tree.subtree(*aside) for _kept, aside in _descend(index, size)][::-1]
 
 
@@ -248,10 +204,13 @@ def check_inclusion(
     _require_root(f"inclusion of leaf {index}", size, computed, root)
 
 
-def prove_consistency(old: int, new: int, read: ReadHashes) -> list[bytes]:
+def prove_consistency(
+    old: int, new: int, read: ReadHashes, kept: KeptNodes | None = None
+) -> list[bytes]:
     """Build ``PROOF(old, D[0:new])``; `read` must know the tree of `new` leaves.
 
-    Source: RFC 6962 §2.1.2, which leaves old = 0 undefined: the proof is empty then.
+    Source: RFC 6962 §2.1.2, which leaves old = 0 undefined: the proof is empty then. `kept`
+    is as in `prove_inclusion`.
 
     Raises:
         Malformed: `old` isn't between 0 and `new`.
@@ -261,7 +220,7 @@ def prove_consistency(old: int, new: int, read: ReadHashes) -> list[bytes]:
         raise Malformed("consistency proof: expected an old size from 0 to the new size")
     if old in (0, new):
         return []
-    tree, proof = _StoredTree(new, read), []
+    tree, proof = StoredTree(new, read, kept), []
     for (_lo, hi), aside in _descend(old - 1, new):
         proof.append(tree.subtree(*aside))
         if hi == old:
@@ -295,29 +254,47 @@ def check_consistency(
     if old in (0, new):
         _require_length("consistency proof", proof, 0)
     else:
-        _climb_to_both_roots(old, new, old_root, new_root, proof)
+        # An old tree of a single peak is that peak, whose hash the proof leaves out.
+        peak = [old_root] if old.bit_count() == 1 else []
+        old_computed, new_computed = _climb_to_both_roots(old, new, [*peak, *proof])
+        _require_root("the old tree in a consistency proof", old, old_computed, old_root)
+        _require_root("the new tree in a consistency proof", new, new_computed, new_root)
 
 
-def _climb_to_both_roots(
-    old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
-) -> None:
-    """Start from the old tree's smallest peak and climb to the old root and the new one."""
+def root_before(old: int, new: int, new_root: bytes, proof: Sequence[bytes]) -> bytes:
+    """Compute from a consistency proof which root at `old` leaves `new_root` commits to.
+
+    Where another root is known for `old` leaves, the two can't be of one log. The proof
+    leaves out an old tree that is a single peak.
+
+    Raises:
+        Malformed: a hash isn't 32 bytes long.
+        CannotVerify: the proof doesn't show the old root.
+        TamperDetected: the proof doesn't lead to the new root.
+    """
+    require_hashes("consistency proof", (new_root, *proof))
+    if not 0 < old < new or old.bit_count() == 1:
+        raise CannotVerify(f"consistency proof: one from {old} to {new} leaves shows no old root")
+    old_computed, new_computed = _climb_to_both_roots(old, new, proof)
+    _require_root("the new tree in a consistency proof", new, new_computed, new_root)
+    return old_computed
+
+
+def _climb_to_both_roots(old: int, new: int, proof: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Start from the old tree's smallest peak, first in `proof`, and climb to both roots."""
     peak_height = (old & -old).bit_length() - 1
     peak_index = (old - 1) >> peak_height
     below_border = (peak_index ^ ((new - 1) >> peak_height)).bit_length()
     border = (peak_index >> below_border).bit_count()
-    # An old tree of a single peak is that peak, whose hash the proof leaves out.
-    given = old.bit_count() > 1
-    _require_length("consistency proof", proof, given + below_border + border)
-    old_computed = new_computed = proof[0] if given else old_root
-    for height, sibling in enumerate(proof[given:]):
+    _require_length("consistency proof with its peak", proof, 1 + below_border + border)
+    old_computed = new_computed = proof[0]
+    for height, sibling in enumerate(proof[1:]):
         if height >= below_border or peak_index >> height & 1:
             old_computed = node_hash(sibling, old_computed)
             new_computed = node_hash(sibling, new_computed)
         else:
             new_computed = node_hash(new_computed, sibling)
-    _require_root("the old tree in a consistency proof", old, old_computed, old_root)
-    _require_root("the new tree in a consistency proof", new, new_computed, new_root)
+    return old_computed, new_computed
 
 
 def _require_length(what: str, proof: Sequence[bytes], expected: int) -> None:

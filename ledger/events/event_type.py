@@ -39,12 +39,12 @@ class Label(NamedTuple):
     en: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EventType:
-    """Describe one type of event."""
+    """Describe one type of event. There is one object for each, so each is equal to itself only."""
 
     name: str
-    """Short form, such as `record.accessed`."""
+    """Short form, such as `record.accessed`; an emitter's own type has no other."""
     full: str
     """Full form, such as `ledger.record.accessed.v1`; it stands in the entry."""
     zh: str
@@ -74,6 +74,11 @@ class EventType:
     crud: str | None
     """The operation of a program that it stands for, if there is one."""
 
+    @property
+    def custom(self) -> bool:
+        """Whether it is an emitter's own, unknown to the taxonomy."""
+        return self.full == self.name
+
     def missing(self, present: Container[str]) -> tuple[tuple[str, ...], ...]:
         """Return the required groups of which no path is present, each a reason to refuse."""
         groups = (*((path,) for path in self.required), *self.required_any)
@@ -97,11 +102,11 @@ def _absent(
 
 def _common_beside(own: Mapping[str, str], common: Mapping[str, str]) -> dict[str, str]:
     """Leave out the common members whose first name a type uses for its own."""
-    taken = {_first_name(path) for path in own}
-    return {path: kind for path, kind in common.items() if _first_name(path) not in taken}
+    taken = {first_name(path) for path in own}
+    return {path: kind for path, kind in common.items() if first_name(path) not in taken}
 
 
-def _first_name(path: str) -> str:
+def first_name(path: str) -> str:
     """Return the member of `data` in which a path begins."""
     return path.partition(".")[0].removesuffix("[]")
 
@@ -141,13 +146,24 @@ def _load() -> Iterator[tuple[str, EventType]]:
     Raises:
         Misconfigured: the file lacks something, or names a kind that does not exist.
     """
-    document = read_package_toml("taxonomy.toml")
-    for name, table in document["types"].items():
+    for name, table in _DOCUMENT["types"].items():
         try:
-            yield name, _event_type(name, table, document)
+            yield name, _event_type(name, table, _DOCUMENT)
         except (KeyError, ValueError, TypeError) as error:
             raise Misconfigured(f"taxonomy.toml: type {name}: {error}") from error
 
+
+_DOCUMENT: Final = read_package_toml("taxonomy.toml")
+
+COMMON: Final[Mapping[str, Kind]] = MappingProxyType(
+    {path: kind_named(spec) for path, spec in _DOCUMENT["common"].items()}
+)
+"""Members that every type allows, by path."""
+
+COMMON_LABELS: Final[Mapping[str, Label]] = MappingProxyType(
+    {path: Label(*_DOCUMENT["labels"][path]) for path in COMMON}
+)
+"""Their labels, by path."""
 
 TYPES: Final[Mapping[str, EventType]] = MappingProxyType(dict(_load()))
 """Every type, by its short name."""

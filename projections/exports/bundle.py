@@ -2,7 +2,7 @@
 
 1. Fix the position as of which the bundle speaks: the newest checkpoint's size.
 2. Wait until the view of accesses has come that far.
-3. Write the entries, the proof of the last one, and the rows, hashing each file.
+3. Write the entries, their proof, and the rows, hashing each file.
 4. Record who read it (`ledger.read`): durable before anything leaves.
 5. Write the manifest, which names that entry, and sign it.
 
@@ -13,15 +13,18 @@ left out, nor is the export refused: the bundle is what shows it, to whoever ver
 from __future__ import annotations
 
 import time
+from array import array
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, BinaryIO
 
-from ledger.core.proof import LogProof
-from ledger.errors import CannotVerify, NotFound, TamperDetected, TooLarge, Unavailable
+from ledger.core.merkle import leaf_hash
+from ledger.errors import NotFound, TamperDetected, TooLarge, Unavailable
 from projections.exports.archive import HashedZip
 from projections.exports.envelope import MASKING, AsOf, Written, write_envelope
 from projections.exports.gaps import SequenceGaps
+from projections.exports.proofs import EACH, LAST, prove_each, prove_last
 from projections.exports.rows import write_rows
 from projections.exports.scopes import WholeRange, WholeRecord
 from projections.recorded import read_entry
@@ -29,7 +32,7 @@ from projections.views.access_history import AccessHistory
 from projections.views.record_state import ACCESSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from uuid import UUID
 
     from ledger.service import EntryRow, Ledger
@@ -41,6 +44,8 @@ MAX_ENTRIES = 500_000
 WAIT_S = 10.0
 """How long to wait for a checkpoint or a view that is a moment behind."""
 POLL_S = 0.05
+VERIFIER_PAGE = files("projections.exports").joinpath("verifier.html")
+"""The page that checks bundles in a browser."""
 READING = "evidence-bundle"
 """What `ledger.read` calls this."""
 
@@ -96,16 +101,26 @@ def export(
         Unavailable: checkpoint or view are behind, or the reading can't be recorded.
     """
     as_of = _fix(ledger, scope)
+    scope = scope.up_to(as_of.seq)
+    filling = views.select_filling(AccessHistory.name)
     _await_view(views, as_of.seq, WAIT_S)
     with HashedZip(file) as archive:
         archive.put("FORMAT.md", files("ledger").joinpath("FORMAT.md").read_bytes())
         archive.put("checkpoint", as_of.note.encode())
         with archive.member("entries.jsonl") as write:
-            written = _write_entries(write, scope.entries(ledger, as_of.seq))
-        archive.put("last.tlog-proof", _prove(ledger, written.last_seq, as_of))
+            entries = scope.entries(ledger, views, as_of.seq)
+            written = _write_chosen(write, entries) if scope.is_chosen else _write(write, entries)
+        if scope.is_chosen:
+            with archive.member(EACH) as write:
+                prove_each(write, ledger, written.seqs, as_of)
+        else:
+            archive.put(LAST, prove_last(ledger, written.seqs[-1], as_of))
         with archive.member("rows.csv") as write:
             rows = write_rows(write, scope.rows(views, as_of.seq), as_of.seq)
-        _await_view(views, as_of.seq, 0)  # a rebuild in between would have left rows out
+        archive.put("verifier.html", VERIFIER_PAGE.read_bytes())
+        # A rebuild in between would have left rows out, and with them what they were to choose.
+        if views.select_filling(AccessHistory.name) != filling:
+            raise Unavailable("the view of accesses was rebuilt meanwhile", retry_after_s=30)
         read_seq = _record_reading(ledger, scope, as_of, written, archive.digests, reader=reader)
         envelope = write_envelope(
             ledger.origin,
@@ -122,7 +137,7 @@ def export(
         name=f"{ledger.name}-{scope.name}-as-of-{as_of.seq}.zip",
         as_of_seq=as_of.seq,
         read_seq=read_seq,
-        entries=written.entries,
+        entries=len(written.seqs),
         rows=rows,
     )
 
@@ -131,12 +146,13 @@ def _fix(ledger: Ledger, scope: Scope) -> AsOf:
     """Give the newest checkpoint, waiting a moment for one that covers the scope."""
     if isinstance(scope, WholeRange) and scope.last - scope.first >= MAX_ENTRIES:
         raise _too_large()
-    end = time.monotonic() + WAIT_S
+    until = time.monotonic() + WAIT_S
     size, note = ledger.checkpoint()
     while size < scope.least_seq:
         if not ledger.entries(scope.least_seq, scope.least_seq, 1):
-            raise NotFound("expected a range up to the ledger's head", pointer="/to")
-        if time.monotonic() > end:
+            end = "/to" if scope.document().get("to") else "/from"
+            raise NotFound("expected a range up to the ledger's head", pointer=end)
+        if time.monotonic() > until:
             raise Unavailable("no checkpoint covers the range yet", retry_after_s=2)
         time.sleep(POLL_S)
         size, note = ledger.checkpoint()
@@ -161,33 +177,44 @@ def _await_view(views: ViewReader, seq: int, wait_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def _write_entries(write: Callable[[bytes], object], entries: Iterable[EntryRow]) -> Written:
+def _write(write: Callable[[bytes], object], entries: Iterable[EntryRow]) -> Written:
     """Write the entries, one a line, and learn from them what the manifest says of them."""
-    first = last = count = population = 0
-    gaps = SequenceGaps()
-    for row in entries:
-        write(row.entry + b"\n")
-        first, last, count = first or row.seq, row.seq, count + 1
-        if count > MAX_ENTRIES:
-            raise _too_large()
+    population, digest, gaps = 0, sha256(), SequenceGaps()
+    seqs = array("q")
+    for row in _bounded(write, entries, seqs):
         try:
             event = read_entry(row.entry)
         except TamperDetected:
             continue  # it stands in the bundle; what it said isn't counted
-        population += event.type in ACCESSES
+        if event.type in ACCESSES:
+            population += 1
+            digest.update(b"%d %b\n" % (event.seq, event.leaf.hex().encode()))
         gaps.meet(event)
-    if not count:
+    if not seqs:
         raise NotFound("expected a record of this ledger", pointer="/record")
-    return Written(entries=count, population=population, first_seq=first, last_seq=last, gaps=gaps)
+    return Written(
+        seqs=seqs, population=population, population_sha256=digest.hexdigest(), gaps=gaps.listed()
+    )
 
 
-def _prove(ledger: Ledger, seq: int, as_of: AsOf) -> bytes:
-    """Give the proof of an entry; one that fails where the log has lost what it needs."""
-    try:
-        hashes = tuple(ledger.inclusion_proof(seq, as_of.seq))
-    except CannotVerify:
-        hashes = ()
-    return LogProof(index=seq - 1, hashes=hashes, checkpoint_note=as_of.note).text().encode()
+def _write_chosen(write: Callable[[bytes], object], entries: Iterable[EntryRow]) -> Written:
+    """Write entries that a filter chose: all of them are what the report is about."""
+    digest, seqs = sha256(), array("q")
+    for row in _bounded(write, entries, seqs):
+        digest.update(b"%d %b\n" % (row.seq, leaf_hash(row.entry).hex().encode()))
+    return Written(seqs=seqs, population=len(seqs), population_sha256=digest.hexdigest(), gaps=None)
+
+
+def _bounded(
+    write: Callable[[bytes], object], entries: Iterable[EntryRow], seqs: array[int]
+) -> Iterator[EntryRow]:
+    """Write each entry and note its position before it is looked at."""
+    for row in entries:
+        write(row.entry + b"\n")
+        seqs.append(row.seq)
+        if len(seqs) > MAX_ENTRIES:
+            raise _too_large()
+        yield row
 
 
 def _record_reading(
@@ -204,7 +231,7 @@ def _record_reading(
         "actor": {"id": reader, "kind": "service"},
         "report": READING,
         "query": scope.document(),
-        "rows": written.entries,
+        "rows": len(written.seqs),
         "as_of_seq": as_of.seq,
         "masking": MASKING,
         "file_sha256": digests["entries.jsonl"],

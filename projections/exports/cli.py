@@ -29,6 +29,20 @@ if TYPE_CHECKING:
 @click.option("--from", "first", type=click.IntRange(1), help="A whole range: first position.")
 @click.option("--to", "last", type=click.IntRange(1), help="A whole range: last position.")
 @click.option(
+    "--accesses",
+    is_flag=True,
+    help="Only accesses, narrowed by what else is given: record, positions, and the next five.",
+)
+@click.option(
+    "--actor-file",
+    type=click.File("r", encoding="utf-8"),
+    help="With --accesses: by the member of staff whose name stands in a file, or in stdin (-).",
+)
+@click.option("--actor", type=click.UUID, help="With --accesses: by somebody's pseudonym.")
+@click.option("--type", "type_name", help="With --accesses: of a type, such as record.exported.")
+@click.option("--from-time", help="With --accesses: happened then or later (RFC 3339).")
+@click.option("--to-time", help="With --accesses: happened before.")
+@click.option(
     "--out",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
@@ -44,6 +58,12 @@ def export(
     subject_file: TextIO | None,
     first: int | None,
     last: int | None,
+    accesses: bool,
+    actor_file: TextIO | None,
+    actor: UUID | None,
+    type_name: str | None,
+    from_time: str | None,
+    to_time: str | None,
     out: Path,
     url: str | None,
     key_file: Path | None,
@@ -51,10 +71,24 @@ def export(
 ) -> None:
     """Write an evidence bundle: a zip that verifies without anything of ours running.
 
-    It holds every entry of one record or one range, who looked at it, and the proofs. The
-    export becomes an entry too: whoever reads evidence leaves a trace.
+    It holds every entry of one record or one range, who looked at it, and the proofs; or, with
+    --accesses, only the accesses that were asked for, which is proved to be whole by `custody
+    attest` alone. The export becomes an entry too: whoever reads evidence leaves a trace.
     """
-    question = _question(record, subject_file, first, last)
+    narrowing = {
+        "actor": actor_file and actor_file.read().strip(),
+        "actor_pseudonym": actor,
+        "type": type_name,
+        "from_time": from_time,
+        "to_time": to_time,
+    }
+    given = {name: str(value) for name, value in narrowing.items() if value is not None}
+    if accesses:
+        question = _accesses(record, subject_file, first, last, given)
+    elif given:
+        raise click.UsageError("expected --accesses with options that narrow accesses")
+    else:
+        question = _question(record, subject_file, first, last)
     if out.exists():
         raise click.BadParameter(f"expected no file, found {out}", param_hint="--out")
     client = Client(ledger, "reader", url, key_file)
@@ -80,6 +114,21 @@ def _question(
     if first is None or last is None or first > last:
         raise click.UsageError("expected --from and --to, --from not after --to")
     return {"from": first, "to": last}
+
+
+def _accesses(
+    record: UUID | None,
+    subject_file: TextIO | None,
+    first: int | None,
+    last: int | None,
+    given: dict[str, str],
+) -> dict[str, Any]:
+    if record is not None:
+        given["record"] = str(record)
+    if subject_file is not None:
+        given["subject"] = subject_file.read().strip()
+    ends = {name: end for name, end in (("from", first), ("to", last)) if end is not None}
+    return {"accesses": given, **ends}
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ledger
 from projections.views.access_history import AccessHistory
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Mapping
 
-    from projections.exports.gaps import SequenceGaps
     from projections.exports.scopes import Scope
 
 FORMAT: Final = "custody-ledger/bundle/v0"
@@ -51,16 +51,14 @@ class AsOf:
 class Written:
     """What is known of a bundle's entries once they are written."""
 
-    entries: int
-    """How many there are, at least one."""
+    seqs: array[int]
+    """Their positions, ascending; 8 bytes each."""
     population: int
     """How many of them the report is about."""
-    first_seq: int
-    """Position of the first."""
-    last_seq: int
-    """Position of the last."""
-    gaps: SequenceGaps
-    """Numbers that their emitters gave them."""
+    population_sha256: str
+    """Hex digest over positions and leaf hashes of those (FORMAT.md 7.1)."""
+    gaps: list[dict[str, Any]] | None
+    """Numbers that their emitters left out; None where a filter chose the entries."""
 
 
 def write_envelope(
@@ -92,14 +90,15 @@ def write_envelope(
         "parameters": {},
         "as_of": {"seq": as_of.seq, "leaf": as_of.leaf.hex()},
         "population": written.population,
+        "population_sha256": written.population_sha256,
         "rows": rows,
-        "first_seq": written.first_seq,
-        "last_seq": written.last_seq,
-        "gaps": written.gaps.listed() if scope.holds_every_entry else None,
+        "first_seq": written.seqs[0] if written.seqs else None,
+        "last_seq": written.seqs[-1] if written.seqs else None,
+        "gaps": written.gaps if scope.holds_every_entry else None,
         "masking": MASKING,
         "projection_version": projection_version(),
         "exclusions": [],
-        "completeness": "proved",
+        "completeness": "asserted" if scope.is_chosen else "proved",
         "files": dict(sorted(digests.items())),
         "read_seq": read_seq,
         "verifier_sha256": verifier_sha256(),

@@ -1,4 +1,4 @@
-"""What a bundle is about: a whole record, or a whole range of positions."""
+"""What a bundle is about: a whole record, or a whole range. `chosen` has what a filter gives."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
     from uuid import UUID
 
     from ledger.service import EntryRow, Ledger
@@ -20,7 +21,7 @@ _KIND = b'"stream_kind":"record","version":'
 
 
 class Scope(Protocol):
-    """Says which entries and rows a bundle holds; nothing in it is a filter's choice."""
+    """Says which entries and rows a bundle holds."""
 
     @property
     def least_seq(self) -> int:
@@ -31,13 +32,20 @@ class Scope(Protocol):
         """Whether no entry between its first and last is left out, whoever sent it."""
 
     @property
+    def is_chosen(self) -> bool:
+        """Whether a filter chose the entries: that none is missing is only asserted then."""
+
+    @property
     def name(self) -> str:
         """Words for a file's name, without any subject."""
+
+    def up_to(self, as_of: int) -> Scope:
+        """Give the scope with an end, where it had none: the position as of which it speaks."""
 
     def document(self) -> dict[str, Any]:
         """Give the manifest's `scope` (FORMAT.md 7.1)."""
 
-    def entries(self, ledger: Ledger, as_of: int) -> Iterator[EntryRow]:
+    def entries(self, ledger: Ledger, views: ViewReader, as_of: int) -> Iterator[EntryRow]:
         """Give the entries up to a position, in order, a page in memory at a time."""
 
     def rows(self, views: ViewReader, as_of: int) -> Iterator[AccessRow]:
@@ -62,16 +70,27 @@ class WholeRecord:
         return False
 
     @property
+    def is_chosen(self) -> bool:
+        """Say no."""
+        return False
+
+    @property
     def name(self) -> str:
         """Give the record, which tells nothing of the subject."""
         return f"record-{self.record}"
+
+    def up_to(self, as_of: int) -> Self:
+        """Give itself."""
+        del as_of
+        return self
 
     def document(self) -> dict[str, Any]:
         """Give the manifest's `scope`."""
         return {"kind": "record", "record": str(self.record)}
 
-    def entries(self, ledger: Ledger, as_of: int) -> Iterator[EntryRow]:
+    def entries(self, ledger: Ledger, views: ViewReader, as_of: int) -> Iterator[EntryRow]:
         """Give the stream's entries by version; none where it isn't a record's."""
+        del views
         # Where versions are missing a page reaches further than it counts: the next one begins
         # with entries that were given already.
         version = last = 0
@@ -86,7 +105,7 @@ class WholeRecord:
 
     def rows(self, views: ViewReader, as_of: int) -> Iterator[AccessRow]:
         """Give the record's rows."""
-        return _rows(views, as_of, after_seq=0, record=self.record)
+        return read_rows(views, 1, as_of, PAGE_ROWS, record=self.record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,16 +128,27 @@ class WholeRange:
         return True
 
     @property
+    def is_chosen(self) -> bool:
+        """Say no."""
+        return False
+
+    @property
     def name(self) -> str:
         """Give both positions."""
         return f"entries-{self.first}-{self.last}"
+
+    def up_to(self, as_of: int) -> Self:
+        """Give itself."""
+        del as_of
+        return self
 
     def document(self) -> dict[str, Any]:
         """Give the manifest's `scope`."""
         return {"kind": "range", "from": self.first, "to": self.last}
 
-    def entries(self, ledger: Ledger, as_of: int) -> Iterator[EntryRow]:
+    def entries(self, ledger: Ledger, views: ViewReader, as_of: int) -> Iterator[EntryRow]:
         """Give the entries by position."""
+        del views
         after, end = self.first - 1, min(self.last, as_of)
         while page := ledger.entries(after + 1, end, PAGE_ENTRIES):
             yield from page
@@ -126,15 +156,14 @@ class WholeRange:
 
     def rows(self, views: ViewReader, as_of: int) -> Iterator[AccessRow]:
         """Give the rows that rest on entries of the range."""
-        return _rows(views, min(self.last, as_of), after_seq=self.first - 1, record=None)
+        return read_rows(views, self.first, min(self.last, as_of), PAGE_ROWS)
 
 
-def _rows(
-    views: ViewReader, last: int, *, after_seq: int, record: UUID | None
+def read_rows(
+    views: ViewReader, first: int, last: int, limit: int, **wanted: Any
 ) -> Iterator[AccessRow]:
-    while page := views.select_accesses(record=record, after_seq=after_seq, limit=PAGE_ROWS):
-        for row in page:
-            if row.seq > last:
-                return
-            yield row
-        after_seq = page[-1].seq
+    """Give the view's rows from one position to another, `limit` of them in memory at a time."""
+    after = first - 1
+    while page := views.select_accesses(after_seq=after, last_seq=last, limit=limit, **wanted):
+        yield from page
+        after = page[-1].seq

@@ -14,6 +14,8 @@ from ledger.core.merkle import RightEdge
 from ledger.core.note import Signer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import psycopg
 
     from tests.attacks.conftest import Victim
@@ -313,3 +315,69 @@ def test_what_was_erased_is_told_apart_from_what_was_swapped(victim: Victim):
         connection.execute("DELETE FROM boxes WHERE seq = 70")
     verdict = victim.verify("--keyring", str(victim.keyring))
     assert verdict["exit_code"] in {VERIFIED, INCOMPLETE}
+
+
+def test_an_erased_key_is_counted_by_who_holds_the_keys_and_is_no_tampering(victim: Victim):
+    with victim.connect() as connection:
+        row = connection.execute("SELECT stream FROM entries WHERE seq = 70").fetchone()
+        assert row is not None
+        found = connection.execute(
+            "SELECT count(*) FROM boxes JOIN entries USING (seq) WHERE stream = %s", row
+        ).fetchone()
+        assert found is not None
+        connection.execute("DELETE FROM keys WHERE id = %s", row)
+    verdict = victim.verify("--keyring", str(victim.keyring))
+    assert verdict["exit_code"] == VERIFIED
+    assert found[0] > 1
+    told = f"erased or lost: {found[0]} (boxes whose stream's key is gone)"
+    assert told in verdict["not_checked"]
+
+
+def test_a_state_is_left_and_the_next_run_finds_what_is_altered_after_it(
+    victim: Victim, tmp_path: Path
+):
+    state = ("--state", str(tmp_path / "state"))
+    assert victim.verify(*state)["exit_code"] == VERIFIED
+    resumed = victim.verify(*state)
+    assert resumed["exit_code"] == VERIFIED
+    assert resumed["scope"].startswith("entries 513 to 702 now; 1 to 512 by an earlier run")
+    with victim.connect() as connection:
+        entry = entry_at(connection, 600).replace(b"phone", b"email")
+        connection.execute("UPDATE entries SET entry = %s WHERE seq = 600", (entry,))
+    assert_caught(victim, "altered", 600, *state)
+
+
+def test_a_log_rewritten_with_the_signing_key_contradicts_the_state(victim: Victim, tmp_path: Path):
+    state = ("--state", str(tmp_path / "state"))
+    assert victim.verify(*state, checkpoint=False)["exit_code"] == INCOMPLETE
+    with victim.connect() as connection:
+        edge = rewrite(connection, 300, lambda e: e["event"]["data"].update(fields=["email"]))
+        signer = Signer.from_private_key(
+            victim.origin, Ed25519PrivateKey.from_private_bytes(victim.seed)
+        )
+        point = Checkpoint(origin=victim.origin, size=edge.size, root=edge.root())
+        connection.execute("DELETE FROM checkpoints")
+        connection.execute(
+            "INSERT INTO checkpoints (size, note) VALUES (%s, %s)",
+            (edge.size, sign_checkpoint(point, [signer])),
+        )
+    verdict = victim.verify(*state, checkpoint=False)
+    assert (verdict["exit_code"], verdict["kinds"]) == (TAMPERED, ["rewritten"])
+    assert victim.verify(checkpoint=False)["exit_code"] == INCOMPLETE
+
+
+def test_only_what_is_after_a_checkpoint_held_is_read(victim: Victim):
+    held = ("--from-checkpoint", str(victim.checkpoint))
+    verdict = victim.verify(*held, checkpoint=False)
+    assert verdict["exit_code"] == VERIFIED
+    assert verdict["scope"].endswith("1 to 512 only by hash")
+    with victim.connect() as connection:
+        connection.execute("UPDATE tree_nodes SET hash = sha256('x') WHERE idx = 1")
+    assert_caught(victim, "altered", 257, *held)
+
+
+def test_a_column_that_is_null_is_caught_and_never_a_failure(victim: Victim):
+    with victim.connect() as connection:
+        connection.execute("ALTER TABLE entries ALTER topic DROP NOT NULL")
+        connection.execute("UPDATE entries SET topic = NULL WHERE seq = 123")
+    assert_caught(victim, "altered", 123)

@@ -129,7 +129,7 @@ class Declared:
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
         self.operations = [
-            (method.upper(), re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), operation)
+            (method.upper(), _pattern(path), operation)
             for path, operations in document["paths"].items()
             for method, operation in operations.items()
         ]
@@ -145,6 +145,12 @@ class Declared:
                 assert found in {name.partition(";")[0] for name in declared["content"]}
                 return
         assert response.status_code in {404, 405}
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Give what a template matches: names of tiles and bundles have slashes in them."""
+    slashed = re.sub(r"\{(tile|bundle)\}", ".+", path)
+    return re.compile(re.sub(r"\{\w+\}", "[^/]+", slashed), re.DOTALL)
 
 
 def free_port() -> int:
@@ -172,10 +178,11 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 @contextmanager
-def running(dsn: str) -> Iterator[Running]:
+def running(dsn: str, **environment: str) -> Iterator[Running]:
     """Make two ledgers with keys, and serve them."""
     with tempfile.TemporaryDirectory() as home:
-        settings = read_settings({"LEDGER_HOME": home, "LEDGER_ANCHOR_INTERVAL_S": "0"})
+        standard = {"LEDGER_HOME": home, "LEDGER_ANCHOR_INTERVAL_S": "0"}
+        settings = read_settings({**standard, **environment})
         control = Control(dsn)
         control.migrate()
         for name in (LEDGER, OTHER):

@@ -165,9 +165,14 @@ def test_a_source_below_the_credentials_is_its_own(service: Running) -> None:
     "headers",
     [
         {"Content-Type": "text/plain"},
-        {"Content-Type": "application/cloudevents+json"},
+        {"Content-Type": "application/xml"},
+        {"Content-Type": "application/cloudevents+xml"},
+        {"Content-Type": "application/vnd.custody+json"},
         {"Content-Type": "application/json; charset=gbk"},
-        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+        {"Content-Type": "application/x-ndjson; header=present"},
+        {"Content-Type": "application/json, application/json"},
+        {"Content-Type": "text/plain", "ce-specversion": "1.0"},
+        {"Content-Type": "application/x-ndjson", "ce-specversion": "1.0"},
     ],
 )
 def test_another_media_type_is_a_415(service: Running, headers: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -11,6 +12,8 @@ from ledger.errors import ReadOnly, Unavailable
 from tests.http.support import OTHER, Running, bearer, event, problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import httpx
     import pytest
 
@@ -30,7 +33,7 @@ def test_openapi_lists_every_route(service: Running) -> None:
         for method in operations
     }
     routes = {
-        (route.path, method)
+        (route.path_format, method)
         for route in service.app.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()
@@ -50,7 +53,8 @@ def test_every_operation_names_its_parameters_and_its_key(service: Running) -> N
         for operation in operations.values():
             named = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
             assert named == set(re.findall(r"\{(\w+)\}", path))
-            assert bool(operation["security"]) == (path not in {"/healthz", "/readyz"})
+            is_open = path in {"/healthz", "/readyz", "/verifier.html"}
+            assert bool(operation["security"]) is not is_open
             assert operation["summary"]
 
 
@@ -85,13 +89,20 @@ QUESTIONS = {
 
 def good(service: Running, path: str, method: str) -> Try:
     """Give a request that is answered as the operation promises."""
-    url = path.format(ledger="demo", seq=1, record=_record(service))
+    names = {"tile": "0/000.p/1", "bundle": "000.p/1", "size": _newest_size(service)}
+    url = path.format(ledger="demo", seq=1, record=_record(service), **names)
+    if path.endswith("/consistency"):
+        url += "?from=0&to=1"
     if path.endswith("/events"):
         return method, url, {"json": event(), "headers": bearer(service.emitter)}
     options: dict[str, Any] = {"headers": bearer(service.reader)}
     if method == "POST":
         options["json"] = next(q for end, q in QUESTIONS.items() if path.endswith(end))
     return method, url, options
+
+
+def _newest_size(service: Running) -> int:
+    return service.open.ledger.checkpoint()[0]
 
 
 def _record(service: Running) -> str:
@@ -131,7 +142,24 @@ def _malformed(service: Running, url: str, options: dict[str, Any]) -> tuple[str
     if "json" in options:
         return url, {**options, "json": {"id": 1}}
     url = url.replace("/entries/1", "/entries/none").replace(_record(service), "none")
-    return f"{url}?limit=0&for=none&after=none", options
+    url = re.sub("/checkpoints/[0-9]+", "/checkpoints/none", url.replace(".p/1", ".p/01"))
+    return f"{url}?limit=0&for=none&after=none&size=none", options
+
+
+def slow(
+    service: Running, path: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> httpx.Response:
+    """Send a body more slowly than an operation waits for."""
+    method, url, options = good(service, path, method)
+    del options["json"]
+
+    def pieces() -> Iterator[bytes]:
+        yield b"{"
+        time.sleep(0.3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("api.body.BODY_TIMEOUT_S", 0.05)
+        return service.client.request(method, url, **options, content=pieces())
 
 
 def unavailable(
@@ -147,6 +175,7 @@ def unavailable(
         patch.setattr(service.open.ledger.recorder, "stopped", ReadOnly("for a test"))
         patch.setattr(service.open.ledger.notary, "_newest", None)
         patch.setattr(service.open.ledger, "checkpoint", fail)
+        patch.setattr(service.open.ledger.anchors, "_read", fail)
         if path.startswith("/v1/event-types") or path.endswith((".json", "metrics")):
             patch.setattr(service.service.control, "trusted", lambda _: None)
             patch.setattr(service.service.control, "authenticate", fail)
@@ -170,6 +199,8 @@ def test_every_declared_status_can_be_met(
     for path, method, status in tries:
         if status == 503:
             response = unavailable(service, path, method, monkeypatch)
+        elif status == 408:
+            response = slow(service, path, method, monkeypatch)
         else:
             response = provoke(service, path, method, status)
         assert response.status_code == status, (method, path, response.text)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import importlib.util
 import io
 import json
 import re
-import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -22,131 +19,26 @@ from hypothesis import strategies as st
 from ledger.errors import NotFound, TooLarge, Unavailable
 from projections.exports import bundle, envelope, scopes
 from projections.exports.archive import HashedZip
-from projections.exports.bundle import Exported, export_range, export_record
+from projections.exports.bundle import export_range, export_record
 from projections.exports.gaps import SequenceGaps
-from projections.queries import ViewReader
 from projections.rebuild import rebuild
 from projections.recorded import read_entry
-from projections.schema import migrate_views
-from projections.supervisor import ViewSupervisor
+from tests.fixtures.bundles import (
+    FILES,
+    INCOMPLETE,
+    READER,
+    ROOT,
+    SUBJECTS,
+    TAMPERED,
+    VERIFIED,
+    Desk,
+    Evidence,
+    vc,
+)
 from tests.fixtures.ledgers import an_event, record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ledger.service import Ledger
-    from tests.fixtures.ledgers import Place
-
-ROOT = Path(__file__).resolve().parents[2]
-_SPEC = importlib.util.spec_from_file_location(
-    "verifier_of_bundles", ROOT / "scripts" / "verify_chain.py"
-)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-vc: Any = importlib.util.module_from_spec(_SPEC)
-sys.modules["verifier_of_bundles"] = vc
-_SPEC.loader.exec_module(vc)
-
-VERIFIED, TAMPERED, INCOMPLETE = 0, 1, 4
-READER = "ck_readerread"
-SUBJECTS = ("crm:C-1", "crm:C-2", "crm:𠮷野-3")
-FILES = {
-    "FORMAT.md",
-    "checkpoint",
-    "entries.jsonl",
-    "last.tlog-proof",
-    "rows.csv",
-    "manifest.json",
-    "manifest.note",
-}
-
-
-class Desk:
-    """A ledger with its views, where evidence is handed out."""
-
-    def __init__(self, place: Place, ledger: Ledger, views: ViewReader, folder: Path) -> None:
-        self.place, self.ledger, self.views, self.folder = place, ledger, views, folder
-        self.folding = ViewSupervisor(place.dsn, place.row.schema)
-        self.made = 0
-
-    def catch_up(self) -> None:
-        self.folding.wait(self.head(), timeout_s=20)
-
-    def hand_out(self, what: str | tuple[int, int]) -> Evidence:
-        """Export a subject's record or a range."""
-        self.made += 1
-        path = self.folder / f"{self.made}.zip"
-        with path.open("w+b") as file:
-            if isinstance(what, str):
-                found = self.ledger.find_record(what)
-                assert found is not None
-                made = export_record(self.ledger, self.views, found, file, reader=READER)
-            else:
-                made = export_range(self.ledger, self.views, what, file, reader=READER)
-        return Evidence(path, made, self.ledger.keyring.verifier_key())
-
-    def head(self) -> int:
-        return int(self.ledger.checkpoint()[0])
-
-    def spoil(self, statement: str, *parameters: Any) -> None:
-        """Change what is stored, as the database's owner can."""
-        with self.place.connect() as connection:
-            connection.execute("SET session_replication_role = replica")
-            assert connection.execute(statement, parameters).rowcount == 1
-
-
-class Evidence:
-    """A bundle as somebody received it."""
-
-    def __init__(self, path: Path, made: Exported, key: str) -> None:
-        self.path, self.made, self.key = path, made, key
-        with zipfile.ZipFile(path) as archive:
-            self.files = {name: archive.read(name) for name in archive.namelist()}
-        self.manifest: dict[str, Any] = json.loads(self.files["manifest.json"])
-        text = self.files["rows.csv"].decode()
-        self.rows = list(csv.DictReader(io.StringIO(text, newline="")))
-
-    @property
-    def entries(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.files["entries.jsonl"].splitlines()]
-
-    def verdict(self, files: dict[str, bytes] | None = None, *, key: str | None = None) -> Any:
-        """Verify it, or what somebody made of it."""
-        path = self.path
-        if files is not None:
-            path = self.path.with_suffix(".changed.zip")
-            with zipfile.ZipFile(path, "w") as archive:
-                for name, content in files.items():
-                    archive.writestr(name, content)
-        keys = (vc.parse_key(self.key if key is None else key),) if key != "" else ()
-        return vc.verify_bundle(path, vc.Trust(keys=keys))
-
-
-@pytest.fixture
-def desk(place: Place, ledger: Ledger, tmp_path: Path) -> Iterator[Desk]:
-    """Give a ledger with 21 events about three subjects, and its views."""
-    with place.connect() as connection:
-        migrate_views(connection, schema=place.row.schema)
-    views = ViewReader(place.dsn, place.row.schema)
-    made = Desk(place, ledger, views, tmp_path)
-    made.folding.start()
-    for number in range(20):
-        data = {
-            "actor": {"id": f"王{number % 3}"},
-            "fields": ["phone", "address"],
-            "activity": "support-desk",
-            "note": f"秘密 {number}",
-            "sequence": number + (number > 12) * 5,
-        }
-        kind = "record.updated" if number % 4 == 3 else "record.accessed"
-        record(ledger, an_event(type=kind, subject=SUBJECTS[number % 3], data=data))
-    control = {"actor": {"id": "王0"}, "kind": "training", "result": "passed"}
-    record(ledger, {"id": "training", "type": "control.performed", "data": control})
-    made.catch_up()
-    yield made
-    made.folding.stop()
-    views.close()
-
 
 SCOPES: list[Any] = [*SUBJECTS, (1, 1), (1, 22), (7, 19), (22, 22)]
 
@@ -270,7 +162,7 @@ def test_the_same_content_is_the_same_bytes(desk: Desk, monkeypatch: pytest.Monk
 def test_no_sealed_value_and_no_subject_is_in_a_bundle(desk: Desk) -> None:
     for what in ((1, 22), *SUBJECTS):
         evidence = desk.hand_out(what)
-        for name in FILES - {"FORMAT.md"}:
+        for name in FILES - {"FORMAT.md", "verifier.html"}:
             text = evidence.files[name].decode()
             assert not re.search("秘密|王|C-1|𠮷", text), name
         assert not re.search("C-1|𠮷", evidence.made.name)

@@ -339,7 +339,7 @@ def test_a_rebuild_by_command_says_what_it_did(
     tell_a_story(ledger)
     monkeypatch.setenv("LEDGER_DATABASE_URL", views.dsn)
     result = CliRunner().invoke(rebuild_command, ["test"], catch_exceptions=False)
-    assert f"rebuilt record_state, access_history: {head_of(views)} entries" in result.output
+    assert f"rebuilt {', '.join(VIEWS)}: {head_of(views)} entries" in result.output
     named = CliRunner().invoke(rebuild_command, ["test", "--view", "access_history", "--json"])
     assert '"access_history"' in named.output
     assert isinstance(CliRunner().invoke(rebuild_command, ["other"]).exception, NotFound)
@@ -557,7 +557,7 @@ def test_a_member_of_another_kind_stops_only_the_views_that_need_it(views: Place
     insert_entry(views, entry, seq=seq, stream=event.stream, version=2)
     with supervisor_of(views) as supervisor:
         wait_for_failure(supervisor, "access_history")
-        states, accesses = supervisor.status()
+        states, accesses, *_ = supervisor.status()
         assert (accesses.condition, accesses.failed_at) == ("failed", seq)
         assert accesses.reason == "TamperDetected: member fields: expected an array of strings"
         assert accesses.position == last.seq

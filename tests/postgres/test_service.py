@@ -9,11 +9,12 @@ from uuid import UUID
 
 import pytest
 
+from ledger.bodies import MAX_ENTRIES
 from ledger.core.checkpoint import open_checkpoint
 from ledger.core.merkle import check_inclusion
 from ledger.errors import Malformed, Misconfigured, TooLarge, Unavailable
 from ledger.keys.keyring import make_keyring, save_keyring
-from ledger.service import MAX_ENTRIES, Ledger
+from ledger.service import Ledger
 from tests.fixtures.ledgers import (
     Place,
     an_emitter,

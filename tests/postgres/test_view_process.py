@@ -169,7 +169,7 @@ def test_the_standing_of_a_failing_view_arrives(views: Place, ledger: Ledger, pr
     seq = record(ledger, an_event())["seq"]
     wait_until(lambda: standing(process, views)[1].condition == "failed")
     wait_until(lambda: standing(process, views)[0].position == seq)
-    states, accesses = standing(process, views)
+    states, accesses, *_ = standing(process, views)
     assert states.condition == "running"
     assert (accesses.view, accesses.position) == ("access_history", seq - 1)
     assert (accesses.failed_at, accesses.reason) == (seq, "IntegrityError (SQLSTATE 23514)")

@@ -16,10 +16,9 @@ from ledger.admission import (
     MAX_BOX_BYTES,
     MAX_SEALED_BYTES,
     MAX_STAFF_CHARS,
-    MAX_SUBJECT_CHARS,
-    MAX_SUBJECTS,
     admit,
 )
+from ledger.attributes import MAX_SUBJECT_CHARS, MAX_SUBJECTS
 from ledger.core.entry import MAX_ENTRY_BYTES
 from ledger.core.strict_json import check_strict, compact
 from ledger.errors import Forbidden, LedgerError, Malformed, NotJson, Refused, TooLarge

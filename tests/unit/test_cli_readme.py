@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from api import body, encodings
 from api.app import create_app
-from ledger import admission, service
+from ledger import admission, attributes, bodies, service
 from ledger.cli.group import COMMANDS
 from ledger.config import VARIABLES, read_settings
 from ledger.core import entry, strict_json
+from ledger.events import custom
 from projections.exports import bundle
 
 ROOT = Path(__file__).parents[2]
@@ -57,13 +59,18 @@ def test_every_limit_stands_in_each_readme_with_its_value(name: str):
     numbers = [int(re.sub(r"[^0-9]", "", cell)) * (MIB if "MiB" in cell else 1) for cell in said]
     assert numbers == [
         entry.MAX_ENTRY_BYTES,
-        service.MAX_BODY_BYTES,
-        service.MAX_ENTRIES,
-        service.MAX_REQUEST_ENTRY_BYTES,
+        bodies.MAX_BODY_BYTES,
+        1 << encodings.MAX_WINDOW_LOG,
+        body.MAX_HELD_BYTES,
+        body.BODY_TIMEOUT_S,
+        admission.MAX_EVENT_BYTES,
+        bodies.MAX_ENTRIES,
+        bodies.MAX_REQUEST_ENTRY_BYTES,
         admission.MAX_SEALED_BYTES,
         admission.MAX_BOX_BYTES,
-        admission.MAX_SUBJECTS,
-        admission.MAX_SUBJECT_CHARS,
+        attributes.MAX_SUBJECTS,
+        attributes.MAX_SUBJECT_CHARS,
+        custom.MAX_TYPE_CHARS,
         admission.MAX_STAFF_CHARS,
         strict_json.MAX_DEPTH,
         service.MAX_PAGE,

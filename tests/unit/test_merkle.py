@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -19,13 +20,16 @@ from ledger.core.merkle import (
     prove_consistency,
     prove_inclusion,
     root_at,
+    root_before,
 )
 from ledger.errors import CannotVerify, Malformed, TamperDetected
+from ledger.row_cache import NodeCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SMALL = 70
+MIDDLE = 300
 AROUND_TILES = (255, 256, 257, 511, 512, 513, 65535, 65536, 65537)
 LARGEST = max(AROUND_TILES)
 
@@ -252,19 +256,67 @@ def test_consistency_is_proved_and_checked_for_every_pair_of_small_trees(stored:
             check_consistency(old, new, naive_root(0, old), naive_root(0, new), proof)
 
 
+def test_a_consistency_proof_shows_the_old_root_unless_that_is_a_single_peak(stored: StoredHashes):
+    for new in range(1, SMALL + 1):
+        for old in range(new + 1):
+            proof = prove_consistency(old, new, stored)
+            root = naive_root(0, new)
+            if not 0 < old < new or old.bit_count() == 1:
+                with pytest.raises(CannotVerify):
+                    root_before(old, new, root, proof)
+                continue
+            assert root_before(old, new, root, proof) == naive_root(0, old)
+            with pytest.raises(TamperDetected):
+                root_before(old, new, naive_root(0, old), proof)
+            with pytest.raises(TamperDetected):
+                root_before(old, new, root, [*proof, bytes(32)])
+
+
+def test_every_proof_of_every_tree_to_300_is_accepted():
+    for size in range(SMALL + 1, MIDDLE + 1):
+        root = naive_root(0, size)
+        for index in range(size):
+            check_inclusion(LEAVES[index], index, size, naive_path(index, 0, size), root)
+            if index:
+                proof = naive_subproof(index, 0, size, whole=True)
+                check_consistency(index, size, naive_root(0, index), root, proof)
+
+
+def test_the_proofs_of_trees_to_300_are_the_naive_ones(stored: StoredHashes):
+    for size in range(SMALL + 1, MIDDLE + 1):
+        # All of them around a full tile; else one in 23, beginning elsewhere in each tree.
+        step = 1 if 255 <= size <= 257 else 23
+        for index in range(size % step, size, step):
+            assert prove_inclusion(index, size, stored) == naive_path(index, 0, size)
+            if index:
+                proof = naive_subproof(index, 0, size, whole=True)
+                assert prove_consistency(index, size, stored) == proof
+
+
 @pytest.mark.parametrize("size", AROUND_TILES)
 def test_proofs_across_tiles_are_the_naive_ones(size: int, stored: StoredHashes):
     root = naive_root(0, size)
-    for index in {0, 1, 254, 255, 256, 510, 511, size // 2, size - 2, size - 1}:
+    some = random.Random(size).sample(range(1, size), 40)
+    for index in {0, 1, 254, 255, 256, 510, 511, size // 2, size - 2, size - 1, *some}:
         if index < size:
             proof = prove_inclusion(index, size, stored)
             assert proof == naive_path(index, 0, size)
             check_inclusion(LEAVES[index], index, size, proof, root)
-    for old in {1, 2, 255, 256, 257, 511, 512, size // 2, size - 1, size}:
+    for old in {1, 2, 255, 256, 257, 511, 512, size // 2, size - 1, size, *some}:
         if old <= size:
             proof = prove_consistency(old, size, stored)
             assert proof == naive_subproof(old, 0, size, whole=True)
             check_consistency(old, size, naive_root(0, old), root, proof)
+
+
+def test_proofs_are_the_same_from_nodes_that_were_kept(stored: StoredHashes):
+    kept = NodeCache()
+    chance = random.Random(3)
+    for size in (*AROUND_TILES, 300, 1_000, LARGEST - 1):
+        for index in chance.sample(range(1, size), 30):
+            assert prove_inclusion(index, size, stored, kept) == naive_path(index, 0, size)
+            proof = naive_subproof(index, 0, size, whole=True)
+            assert prove_consistency(index, size, stored, kept) == proof
 
 
 def test_a_proof_reads_each_row_once_and_at_most_two_a_level(stored: StoredHashes):
@@ -303,7 +355,17 @@ def test_a_shrunken_tree_is_tampering():
         check_consistency(6, 5, naive_root(0, 6), naive_root(0, 5), [])
 
 
-@pytest.mark.parametrize(("index", "size"), [(0, 1), (0, 5), (3, 5), (4, 5), (6, 7), (5, 8)])
+@pytest.mark.parametrize(
+    ("index", "size"),
+    [
+        *((index, size) for size in range(1, 11) for index in range(size)),
+        *((index, 256) for index in (0, 100, 255)),
+        *((index, 257) for index in (0, 255, 256)),
+        *((index, 300) for index in (0, 256, 299)),
+        *((index, 65_536) for index in (0, 54_321, 65_535)),
+        *((index, 65_537) for index in (0, 54_321, 65_536)),
+    ],
+)
 def test_every_flipped_bit_of_an_inclusion_proof_is_noticed(
     index: int, size: int, stored: StoredHashes
 ):
@@ -313,7 +375,17 @@ def test_every_flipped_bit_of_an_inclusion_proof_is_noticed(
             check_inclusion(leaf, index, size, hashes, root)
 
 
-@pytest.mark.parametrize(("old", "new"), [(1, 2), (3, 7), (4, 7), (6, 8), (7, 8), (5, 5)])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        *((old, new) for new in range(1, 11) for old in range(1, new + 1)),
+        *((old, 256) for old in (1, 100, 128, 255)),
+        *((old, 257) for old in (1, 255, 256)),
+        *((old, 300) for old in (1, 256, 257, 299)),
+        *((old, 65_536) for old in (1, 54_321, 65_535)),
+        *((old, 65_537) for old in (1, 54_321, 65_535, 65_536)),
+    ],
+)
 def test_every_flipped_bit_of_a_consistency_proof_is_noticed(
     old: int, new: int, stored: StoredHashes
 ):

@@ -155,18 +155,33 @@ class MemoryLog:
     def head(self) -> tuple[int, bytes, bytes] | None:
         return self.the_head
 
+    has_tables = reads_entries = True
+    seen = ()
+
+    @property
+    def size(self) -> int:
+        return max((row.seq for row in self.table), default=0)
+
     def first_entry(self) -> bytes:
         return next((row.entry for row in self.table if row.seq == 1), b"")
 
-    def parts(self, origin: str, key: bytes, sizes: list[int]) -> Iterator[Any]:
-        last = max((row.seq for row in self.table), default=0)
+    def parts(self, totals: Any, wanted: Any, origin: str) -> Iterator[Any]:
+        first, last = totals.entries + 1, self.size
         if last and min(row.seq for row in self.table) != 1:
             raise vc.DoubtError
-        if last:
-            yield self.swept(1, last, origin=origin, key=key, sizes=sizes)
+        if sum(row.seq < first for row in self.table) != first - 1:
+            raise vc.DoubtError
+        ends = totals.ends
+        for low, high in vc.ranges_of(first, last, jobs=1, step=256, ends_whole=True):
+            yield self.swept(low, high, wanted, origin=origin, key=ends.key, ends=ends.ends)
 
-    def swept(self, first: int, last: int, **place: Any) -> Any:
-        return vc.sweep(self.chunks(first, last), first=first, **place)
+    def swept(self, first: int, last: int, wanted: Any, **place: Any) -> Any:
+        return vc.sweep(
+            self.chunks(first, last), first=first, wanted=wanted.within(first, last), **place
+        )
+
+    def leaves_of(self, first: int, last: int) -> list[bytes]:
+        return [leaf_of(row.entry) for row in self.rows() if first <= row.seq <= last]
 
     def chunks(self, first: int, last: int) -> Iterator[Any]:
         """Join rows as the query for PostgreSQL does."""
@@ -198,12 +213,19 @@ class MemoryLog:
     def checkpoints(self) -> Iterator[tuple[int, str]]:
         return iter(sorted(self.notes.items()))
 
-    def accepted(self) -> tuple[int, int, int, int]:
-        seqs = self.accepted_seqs
+    def first_nodes(self, number: int) -> Iterator[bytes]:
+        return iter([n for level, index, n in sorted(self.nodes) if level == 1][:number])
+
+    def not_checked(self) -> list[str]:
+        return []
+
+    def accepted(self, after: int) -> tuple[int, int, int, int]:
+        seqs = [seq for seq in self.accepted_seqs if seq > after]
         return len(seqs), min(seqs, default=0), max(seqs, default=0), sum(seqs)
 
-    def boxes(self) -> int:
-        return len(self.box_seqs)
+    def boxes(self, last: int) -> tuple[int, int]:
+        before = len([seq for seq in self.box_seqs if seq <= last])
+        return before, len(self.box_seqs) - before
 
     def copy(self) -> MemoryLog:
         return replace(
@@ -218,6 +240,13 @@ class MemoryLog:
 
 
 DIGEST = b"A" * 43
+OWN = b'{"by":"ledger"}'
+
+
+def stream_named(rest: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, ORIGIN + rest))
+
+
 RECORDS = [str(uuid.UUID(int=i * 7919, version=4)) for i in range(1, 12)]
 AGGREGATE = "0e6c3d5e-2222-4000-8000-000000000001"
 
@@ -229,9 +258,7 @@ def _built(size: int) -> MemoryLog:
         "type": "ledger.ledger.opened.v1",
         "data": {"origin": ORIGIN, "format": 0, "keys": [verifier_key()]},
     }
-    log.append(
-        "6a1f0000-0000-5000-8000-000000000000", "ledger", opening, emitter=b'{"by":"ledger"}'
-    )
+    log.append(stream_named("#ledger.ledger.opened.v1"), "ledger", opening, emitter=OWN)
     rng = random.Random(size)
     shapes: list[Callable[[int], object]] = [
         lambda i: {"type": "ledger.record.accessed.v1", "id": f"e{i}", "data": {"n": i}},
@@ -323,24 +350,25 @@ def test_a_sound_log_verifies_with_key_and_checkpoint(size: int):
 
 def test_the_sweep_and_the_examination_agree_on_a_sound_log():
     log = sound(600)
-    totals, findings = vc.examine(log, origin=ORIGIN, sizes=[200, 600])
+    wanted = vc.Wanted(frozenset({200, 600}), frozenset({1, 256, 257, 599}))
+    totals, findings = vc.examine(log, origin=ORIGIN, wanted=wanted)
     assert findings == []
-    part = log.swept(1, 600, origin=ORIGIN, key=b"k", sizes=[200, 600])
-    swept = vc.join_parts([part], log, b"k")
-    swept.tree, totals.tree = swept.tree.levels, totals.tree.levels
+    swept = vc.Totals(ends=vc.Ends(b"k"))
+    vc.read_log(log, swept, wanted, origin=ORIGIN, held=[], state=None)
+    swept.tree, totals.tree, swept.ends = swept.tree.levels, totals.tree.levels, None
     assert swept == totals
 
 
 @pytest.mark.parametrize("cut", [256, 512])
-def test_a_log_swept_in_ranges_is_the_same_log(cut: int):
+@pytest.mark.parametrize("ends", ["told", "open", "late"])
+def test_a_log_swept_in_ranges_is_the_same_log(cut: int, ends: str):
     log = sound(600)
-
-    def parts() -> Iterator[Any]:
-        for first, last in ((1, cut), (cut + 1, 600)):
-            sizes = [n for n in (200, 300, 512, 600) if first <= n <= last]
-            yield log.swept(first, last, origin=ORIGIN, key=b"k", sizes=sizes)
-
-    totals = vc.join_parts(parts(), log, b"k")
+    wanted = vc.Wanted(frozenset({200, 300, 512, 600}), frozenset())
+    totals = vc.Totals(ends=vc.Ends(b"k", ends))
+    place = {"origin": ORIGIN, "key": b"k", "ends": ends}
+    for first, last in ((1, cut), (cut + 1, 600)):
+        vc.join_part(totals, log.swept(first, last, wanted, **place))
+    totals.ends.settle(log.stream_heads())
     assert totals.roots == {n: root_of(log.leaves[:n]) for n in (200, 300, 512, 600)}
 
 
@@ -643,7 +671,7 @@ def test_entry_1_has_to_open_this_ledger():
 
 def _doubted(log: MemoryLog) -> bool:
     try:
-        log.swept(1, 60, origin=ORIGIN, key=b"k", sizes=[])
+        log.swept(1, 60, vc.Wanted(), origin=ORIGIN, key=b"k")
     except (vc.DoubtError, vc.MalformedError):
         return True
     return False
@@ -758,6 +786,17 @@ def bundle_files(
         "completeness": "proved",
     }
     return signed_manifest(files, manifest)
+
+
+def population_digest(lines: bytes) -> str:
+    """Digest the entries that the report is about (FORMAT.md 7.1)."""
+    digest = hashlib.sha256()
+    verbs = ("accessed", "exported", "used", "shared")
+    for line in lines.splitlines():
+        entry = json.loads(line)
+        if entry["event"].get("type") in {f"ledger.record.{verb}.v1" for verb in verbs}:
+            digest.update(f"{entry['seq']} {leaf_of(line).hex()}\n".encode())
+    return digest.hexdigest()
 
 
 def signed_manifest(
