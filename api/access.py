@@ -1,7 +1,7 @@
 """Tell who asks, and let each credential do what it is for.
 
-Nothing but `/healthz`, `/readyz` and `/verifier.html` answers without a credential, and, where people have
-opened them, checkpoint and tiles of hashes. A credential is for
+Nothing but `/healthz`, `/readyz` and `/verifier.html` answers without a credential, and,
+where people have opened them, checkpoint and tiles of hashes. A credential is for
 one ledger: of all others it learns nothing, not even whether they exist.
 """
 

@@ -34,6 +34,10 @@ FLAGS = [
     *(["--no-sandbox"] if os.geteuid() == 0 else []),
 ]
 PATIENCE_MS = 60_000
+FILL = """(fields) => {
+    document.getElementById("more").open = true;
+    for (const [name, text] of Object.entries(fields)) document.getElementById(name).value = text;
+}"""
 
 
 class Chromium:
@@ -104,9 +108,7 @@ class Desk:
 
         def fill(page: Page) -> None:
             page.set_input_files("#file", path)
-            page.evaluate("document.getElementById('more').open = true")
-            for name, text in fields.items():
-                page.fill(f"#{name}", text)
+            page.evaluate(FILL, fields)
 
         self.do(fill)
 

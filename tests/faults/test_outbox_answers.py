@@ -129,7 +129,6 @@ KEEPING: dict[str, Callable[[list[Any]], Any]] = {
     "receipts in another order": receipts_of(lambda r: {"receipts": r[::-1], "checkpoint": None}),
     "receipts without checkpoint": receipts_of(lambda r: {"receipts": r}),
     "checkpoint of another kind": receipts_of(lambda r: {"receipts": r, "checkpoint": 7}),
-    "checkpoint without form": receipts_of(lambda r: {"receipts": r, "checkpoint": "x"}),
     "results without receipt": receipts_of(
         lambda r: {"results": [{"status": 201} for _ in r], "checkpoint": None}
     ),
@@ -168,13 +167,24 @@ def test_events_are_kept_and_sent_again_after(
     server: Answering, make: Callable[..., Client], name: str
 ):
     server.script = [KEEPING[name]] * 3
-    client = make()
+    client = make(verifier_key=())
     tickets = emit(client, 3)
     client.flush(10)
     assert client.refused() == []
     assert_all_taken_once_in_order(server, tickets)
     assert [ticket.wait_recorded(0).id for ticket in tickets] == server.ids
     assert client.health().ok
+
+
+def test_events_are_kept_after_a_checkpoint_that_is_none(
+    server: Answering, make: Callable[..., Client]
+):
+    server.script = [receipts_of(lambda right: {"receipts": right, "checkpoint": "x"})] * 2
+    client = make()
+    tickets = emit(client, 3)
+    client.flush(10)
+    assert len(server.requests) == 3
+    assert_all_taken_once_in_order(server, tickets)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +234,26 @@ def test_an_answer_without_end_is_given_up(
     server: Answering, make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(exchange_module, "MAX_ANSWER_BYTES", 100_000)
-    server.script = [lambda _: (200, JSON, b" " * 1_000_000)]
+    server.script = [lambda events: (201, JSON, b" " * 1_000_000 + server.take(events)[2])]
     client = make()
+    emit(client)
+    client.flush(10)
+    assert len(server.requests) == 2
+
+
+def test_an_answer_that_comes_in_drops_is_given_up(server: Answering, make: Callable[..., Client]):
+    """Each drop is in time; all of them together aren't."""
+
+    def dripping(events: list[Any]) -> Any:
+        server.drop_bytes = 20
+        return server.take(events)
+
+    def whole(events: list[Any]) -> Any:
+        server.drop_bytes = 65_536
+        return server.take(events)
+
+    server.script = [dripping, whole]
+    client = make(limits=replace(QUICK, request_timeout_s=0.3))
     emit(client)
     client.flush(10)
     assert len(server.requests) == 2

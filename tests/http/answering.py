@@ -50,6 +50,8 @@ class Answering:
     edge: RightEdge = field(default_factory=RightEdge)
     lenient: bool = True
     poison: str = "poison"
+    drop_bytes: int = 65_536
+    """How many bytes of an answer go out at once."""
 
     @property
     def verifier_key(self) -> str:
@@ -148,8 +150,11 @@ def answering(port: int = 0, **options: Any) -> Iterator[Answering]:
             for name, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            for place in range(0, len(content), 65_536):
-                self.wfile.write(content[place : place + 65_536])
+            step = ledger.drop_bytes
+            for place in range(0, len(content), step):
+                self.wfile.write(content[place : place + step])
+                if step < 65_536:
+                    time.sleep(0.05)
 
         def do_GET(self) -> None:
             ledger.headers.append(dict(self.headers))
