@@ -73,14 +73,34 @@ def verdict(process: subprocess.Popen[str]) -> dict[str, Any]:
     return {**found, "exit_code": process.returncode}
 
 
+READS = (
+    "SELECT max(substring(query FROM 'generate_series\\(([0-9]+)')::bigint)"
+    " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
 def wait_until_it_reads(large: Large, entry: int, process: subprocess.Popen[str]) -> None:
-    """Wait until the verifier reads from an entry on, as the database sees it."""
+    """Wait until the verifier has come to an entry, as the database sees it."""
     with psycopg.connect(large.dsn, autocommit=True) as connection:
         while process.poll() is None:
-            text = "SELECT 1 FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
-            if connection.execute(text, (f"%generate_series({entry}::%",)).fetchone():
+            row = connection.execute(READS).fetchone()
+            if row is not None and (row[0] or 0) >= entry:
                 return
             time.sleep(0.001)
+
+
+def interrupted(large: Large, command: list[str], entry: int, sent: signal.Signals) -> Any:
+    """Interrupt a run in the middle; once more where this was too late on a busy machine."""
+    state = Path(command[command.index("--state") + 1])
+    for _ in range(5):
+        state.unlink(missing_ok=True)
+        process = started(command)
+        wait_until_it_reads(large, entry, process)
+        process.send_signal(sent)
+        ended = verdict(process)
+        if ended["exit_code"] != VERIFIED:
+            break
+    return ended
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -90,10 +110,7 @@ def test_a_run_ended_by_a_signal_is_taken_up_again(
 ):
     state = tmp_path / "state"
     command = large.command("--state", str(state), "--step", "2048", "--jobs", jobs)
-    process = started(command)
-    wait_until_it_reads(large, 10_241, process)
-    process.send_signal(sent)
-    ended = verdict(process)
+    ended = interrupted(large, command, 10_241, sent)
     assert ended["exit_code"] == INTERRUPTED, ended
     assert "need not be read again" in ended["said"]
     kept = json.loads(state.read_text())["entries"]
@@ -144,10 +161,8 @@ def test_tampering_after_an_interruption_is_found(
     )
     state = tmp_path / "state"
     command = victim.command("--state", str(state), "--step", "2048", "--jobs", "1")
-    process = started(command)
-    wait_until_it_reads(victim, 10_241, process)
-    process.send_signal(signal.SIGINT)
-    assert verdict(process)["exit_code"] == INTERRUPTED
+    ended = interrupted(victim, command, 10_241, signal.SIGINT)
+    assert ended["exit_code"] == INTERRUPTED
     with psycopg.connect(victim.dsn, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute(f"SET search_path TO {victim.ledger.row.schema}")
