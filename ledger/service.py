@@ -52,6 +52,7 @@ _NO_NEWS = ("ledger.ledger.anchored.v1", "ledger.ledger.verified.v1")
 _OPERATED = "ledger.ledger.operated.v1"
 _OF_ANCHORS = b'"operation":"anchor_'
 
+
 class EntryRow(NamedTuple):
     """An entry as it is kept, with its hash."""
 

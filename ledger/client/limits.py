@@ -49,7 +49,7 @@ class Limits:
     """How often a `source.reported` is emitted; None: never. It waits while
     the ledger is away."""
     receipts_kept: int | None = None
-    """Events whose receipts are kept, newest first; None: all, about 0.4 kB an event. Without
+    """Events whose receipts are kept, newest first; None: all, 0.3 to 0.6 kB an event. Without
     a file at most 10,000."""
 
     def __post_init__(self) -> None:

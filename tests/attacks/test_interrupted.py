@@ -139,7 +139,7 @@ def test_interrupted_again_and_again_it_comes_to_its_end(large: Large, tmp_path:
         kept.append(json.loads(state.read_text())["entries"])
     assert found["exit_code"] == VERIFIED, found
     assert kept == sorted(kept)
-    assert len(kept) > 2
+    assert len(kept) >= 2
 
 
 def test_without_a_state_a_signal_keeps_nothing_and_is_no_verdict(large: Large):

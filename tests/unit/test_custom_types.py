@@ -168,7 +168,7 @@ def test_registered_members_stand_as_their_kinds_say(tmp_path: Path):
     (entry,) = entries_of([draft])
     assert b'"data":{"points":7,"shop":"S-1","cashier":"' in entry
     assert b'"till":{"id":"T-1"},"lines":[{"sku":"K-1"}]}' in entry
-    assert b"e2" not in entry.partition(b'"event"')[2].replace(b"example", b"")
+    assert b'"e2"' not in entry.partition(b'"event"')[2].replace(b"example", b"")
 
 
 @pytest.mark.parametrize(
