@@ -903,6 +903,23 @@ def test_files_too_many_or_missing_or_twice_are_reported(tmp_path: Path):
     assert vc.verify_bundle(path, trust(size=None)).code == 1
 
 
+@pytest.mark.parametrize("cell", [b"9" * 200_000, b"a\rb"], ids=["long cell", "lone CR"])
+def test_rows_that_are_no_table_are_tampering_and_never_a_fault_of_the_program(
+    tmp_path: Path, cell: bytes
+):
+    files = bundle_files()
+    result = verify_files(tmp_path, files | {"rows.csv": files["rows.csv"] + cell + b",x\r\n"})
+    assert result.code == 1
+    assert any(each.what.startswith("rows.csv") for each in result.findings)
+
+
+def test_a_line_of_beginnings_without_an_end_is_no_entry():
+    good = bundle_files()["entries.jsonl"].splitlines()[0]
+    hostile = good[: good.index(b'"event":{')] + b'"event":{' + b'},"event":{' * 4_000
+    with pytest.raises(vc.MalformedError):
+        vc.read_entry(hostile)
+
+
 def test_another_verifier_than_the_manifest_names_is_told_of(tmp_path: Path):
     files = bundle_files()
     manifest = json.loads(files["manifest.json"])
