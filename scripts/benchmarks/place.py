@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg
+
 from ledger.config import Settings, read_settings
 from ledger.control import Control
 from ledger.keys.keyring import make_keyring, save_keyring
@@ -143,6 +145,21 @@ class Place:
         defaults = {"events": 1, "sealed": 0, "subjects": 5_000, "seed": self._seed, "path": path}
         plan = {"key": self.emitter_key, "posts": {**defaults, **posts}}
         return self._load({**plan, "clients": clients, "seconds": seconds}).per_s
+
+    def hold(self, events: int) -> None:
+        """Post events until the ledger holds so many entries at least, as a group run alone needs.
+
+        The service is stopped afterwards: it has stored the newest checkpoint, and leaves the
+        processors alone.
+        """
+        self.service()
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            row = connection.execute(f"SELECT seq FROM {self.schema}.head").fetchone()  # noqa: S608
+        lacking = events - (row[0] if row else 0)
+        if lacking > 0:
+            path = f"/v1/ledgers/{self.ledger}/events"
+            self.rate(path, clients=4, requests=-(-lacking // 1_000), events=1_000)
+        self.stop_service()
 
     def noop_rate(self, *, requests: int, seconds: float) -> float:
         """Give answers a second to POSTs of single events that do nothing."""

@@ -1,4 +1,4 @@
-"""Both views from entry 1."""
+"""All views from entry 1."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def measure(place: Place, options: Options) -> Iterator[Figure]:
     """Measure a rebuild of the views."""
-    place.stop_service()
+    place.hold(60_000 if options.quick else 300_000)
     rates = [
         rebuild(place.dsn, place.schema).entries_per_second
         for _ in range(1 if options.quick else 3)
     ]
     rate = statistics.median(rates)
-    yield Value(name="rebuild of both views", value=rate, aim=30_000, unit="events/s")
+    yield Value(name="rebuild of all views", value=rate, aim=30_000, unit="events/s")

@@ -36,7 +36,7 @@ class Run(NamedTuple):
 
 def measure(place: Place, options: Options) -> Iterator[Figure]:
     """Measure the verifier on the database, and the memory it takes."""
-    place.stop_service()  # it has stored the newest checkpoint, and leaves the processors alone
+    place.hold(60_000)
     command = _command(place, place.schema, place.vkey)
     with psycopg.connect(place.dsn, autocommit=True) as connection:
         cursor = connection.cursor(binary=True)
